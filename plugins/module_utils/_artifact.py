@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: groundwork.backend contributors
+"""Write a file so that it is complete or absent: temporary name, sha256 while streaming, fsync, rename, mode 0600."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ansible_collections.groundwork.backend.plugins.module_utils._errors import os_errors
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of a component: its name inside the component's folder, size in bytes, sha256 as hex."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dictionary."""
+        return asdict(self)
+
+
+class ArtifactWriter:
+    """A file being written; it gets its final name only when the with-block ends without an error.
+
+    Mode 0600 whatever the umask. Raises StateError when the disk is full or the folder cannot be written;
+    the temporary file is removed then, and an older file of the final name stays as it was.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        self._hash = hashlib.sha256()
+        self._bytes = 0
+
+    def __enter__(self) -> Self:
+        with os_errors(f"create {self._temporary}"):
+            self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            os.fchmod(self._fd, 0o600)
+        return self
+
+    def write(self, data: bytes) -> int:
+        """Append bytes."""
+        with os_errors(f"write {self._temporary}"):
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._fd, view) :]
+        self._hash.update(data)
+        self._bytes += len(data)
+        return len(data)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                with os_errors(f"finish {self.path}"):
+                    os.fsync(self._fd)
+                    self._temporary.replace(self.path)
+                    sync_directory(self.path.parent)
+        finally:
+            os.close(self._fd)
+            self._temporary.unlink(missing_ok=True)
+
+    @property
+    def entry(self) -> FileEntry:
+        """Name, bytes and sha256 of what was written so far."""
+        return FileEntry(self.path.name, self._bytes, self._hash.hexdigest())
+
+
+def write_file(path: Path, data: bytes) -> FileEntry:
+    """Write a small file through an ArtifactWriter."""
+    with ArtifactWriter(path) as writer:
+        writer.write(data)
+    return writer.entry
+
+
+def read_entry(path: Path) -> FileEntry:
+    """Size and sha256 of a file as it is on disk now. Raises StateError when it cannot be read."""
+    with os_errors(f"read {path}"), path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return FileEntry(path.name, stream.tell(), digest)
+
+
+def sync_directory(path: Path) -> None:
+    """fsync a directory, so that a rename in it survives a power cut."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

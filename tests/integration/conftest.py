@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: groundwork.backend contributors
+"""Real servers for the integration tests."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.postgres import PostgresServer
+
+_names = itertools.count(1)
+
+
+def _serve(major: int) -> Iterator[PostgresServer]:
+    folder = Path(tempfile.mkdtemp(prefix=f"gw-pg{major}-", dir="/tmp"))
+    server = PostgresServer.start(major, folder)
+    yield server
+    server.down("immediate")
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres16() -> Iterator[PostgresServer]:
+    """PostgreSQL 16 with pgvector."""
+    yield from _serve(16)
+
+
+@pytest.fixture(scope="session")
+def postgres18() -> Iterator[PostgresServer]:
+    """PostgreSQL 18 with pgvector."""
+    yield from _serve(18)
+
+
+@pytest.fixture(params=[16, 18], ids=["pg16", "pg18"])
+def postgres(request: pytest.FixtureRequest) -> PostgresServer:
+    """Each of the supported servers in turn."""
+    server: PostgresServer = request.getfixturevalue(f"postgres{request.param}")
+    return server
+
+
+@pytest.fixture
+def database(postgres: PostgresServer) -> str:
+    """A new empty database on *postgres*; its name."""
+    name = f"db_{next(_names)}"
+    postgres.create_database(name)
+    return name

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: groundwork.backend contributors
+"""Run a module of the collection in its own process, with arguments as Ansible hands them over."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_LAUNCH = """
+import json, runpy, sys
+from ansible.utils.collection_loader._collection_finder import _AnsibleCollectionFinder
+_AnsibleCollectionFinder(paths=[sys.argv[1]])._install()
+from ansible.module_utils.testing import patch_module_args
+with patch_module_args(json.load(sys.stdin)):
+    runpy.run_module("ansible_collections.groundwork.backend.plugins.modules." + sys.argv[2], run_name="__main__")
+"""
+
+
+@dataclass(frozen=True)
+class ModuleRunner:
+    """Starts modules of the checkout."""
+
+    root: Path
+
+    def start(
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        *,
+        check: bool = False,
+        diff: bool = True,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[str]:
+        """Start the module and return its process (for tests that kill it)."""
+        internal = {"_ansible_check_mode": check, "_ansible_diff": diff, "_ansible_remote_tmp": "/tmp"}
+        process = subprocess.Popen(
+            [sys.executable, "-c", _LAUNCH, str(self.root / "build" / "collections"), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(env or {})},
+        )
+        assert process.stdin is not None
+        process.stdin.write(json.dumps({**arguments, **internal}))
+        process.stdin.close()
+        process.stdin = None
+        return process
+
+    def __call__(
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        *,
+        check: bool = False,
+        diff: bool = True,
+        env: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Run the module to its end and return its result; result["failed"] tells of an error.
+
+        "_printed" holds all that it printed, for canary tests.
+        """
+        process = self.start(name, arguments, check=check, diff=diff, env=env)
+        out, err = process.communicate(timeout=300)
+        assert "Traceback" not in err, err
+        try:
+            result: dict[str, Any] = json.loads(out)
+        except json.JSONDecodeError as error:
+            raise AssertionError(f"{name} printed no JSON. stdout: {out!r} stderr: {err!r}") from error
+        result["_printed"] = out + err
+        return result
