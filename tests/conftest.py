@@ -16,7 +16,7 @@ COLLECTIONS = ROOT / "build" / "collections"
 _AnsibleCollectionFinder(paths=[str(COLLECTIONS)])._install()
 sys.path.insert(0, str(ROOT / "tests"))
 
-from support.modules import ModuleRunner  # noqa: E402 - after the path is set
+from support.modules import ModuleRunner
 
 
 @pytest.fixture(scope="session")

