@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: groundwork.backend contributors
+"""Filters of the collection: dotenv and settings_digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.groundwork.backend.plugins.module_utils import _dotenv
+from ansible_collections.groundwork.backend.plugins.module_utils._errors import GroundworkError
+
+_ROUNDS = 200_000
+
+
+def dotenv(values: Mapping[str, Any]) -> str:
+    """The text of an env file for Docker Compose."""
+    if not isinstance(values, Mapping):
+        raise AnsibleFilterError(f"dotenv needs a mapping of variables, and was given {type(values).__name__}.")
+    try:
+        return _dotenv.render(values)
+    except GroundworkError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
+def settings_digest(settings: Any, salt: str = "") -> str:
+    """A hex digest of any settings, secrets included, that is too slow to search for a secret by trying (PBKDF2)."""
+    text = json.dumps(settings, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.pbkdf2_hmac("sha256", text.encode(), salt.encode(), _ROUNDS).hex()
+
+
+class FilterModule:
+    """Registers the filters."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Name to function."""
+        return {"dotenv": dotenv, "settings_digest": settings_digest}

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: groundwork.backend contributors
+"""Read compose files where no Docker is at hand: on the controller, before anything is changed on a host.
+
+This is a first look, not a second Compose: it knows services, ports, build and the variables that are used, and says
+that it is incomplete when a file uses include or extends. The host's own ``docker compose config`` has the last word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.groundwork.backend.plugins.module_utils._compose import Model, Port, Service
+from ansible_collections.groundwork.backend.plugins.module_utils._errors import DependencyError, InputError, os_errors
+
+# Compose's interpolation: $$ is a dollar sign; ${NAME}, ${NAME:?text} and $NAME need a value; - and + bring their own.
+_VARIABLE = re.compile(r"\$(?:(\$)|\{(\w+)(?:(:?[-+?])([^}]*))?\}|([A-Za-z_]\w*))")
+
+
+def read_compose_files(root: Path, names: Iterable[str]) -> tuple[Model, set[str]]:
+    """The model of the files below *root*, and the variables that they need (used without a default).
+
+    Raises InputError that names the file when one is missing or is not a compose file.
+    """
+    services: dict[str, list[Mapping[str, Any]]] = {}
+    needed: set[str] = set()
+    complete = True
+    for name in names:
+        document = _load(root, name)
+        complete = complete and "include" not in document
+        for service, keys in (document.get("services") or {}).items():
+            if not isinstance(keys, Mapping):
+                raise InputError(
+                    f"The service {service!r} in the compose file {name} is not a mapping.",
+                    fix="Correct its indentation.",
+                )
+            complete = complete and "extends" not in keys
+            services.setdefault(service, []).append(keys)
+        needed |= set(_needed_variables(document))
+    return Model({name: _service(name, parts) for name, parts in services.items()}, complete), needed
+
+
+def _load(root: Path, name: str) -> Mapping[str, Any]:
+    yaml = _yaml()
+    path = root / name
+    if not path.is_file():
+        raise InputError(
+            f"app_compose_files names {name}, and there is no such file in the source {root}.",
+            fix="Give the path below the source's top folder, such as ops/compose/docker-compose.yml.",
+        )
+    with os_errors(f"read the compose file {path}"):
+        text = path.read_text(encoding="utf-8-sig")
+    try:
+        document = yaml.load(text, Loader=_loader(yaml))
+    except yaml.YAMLError as error:
+        raise InputError(f"The compose file {name} is not valid YAML: {error}.", fix="Correct it.") from error
+    if not isinstance(document, Mapping) or not isinstance(document.get("services") or {}, Mapping):
+        raise InputError(
+            f"The compose file {name} has no mapping at its top.", fix="It must look like services: {...}."
+        )
+    return document
+
+
+def _yaml() -> Any:
+    try:
+        import yaml  # noqa: PLC0415 - not there on every managed host
+    except ImportError as error:
+        raise DependencyError("PyYAML is needed to read compose files.", fix="Install python3-yaml.") from error
+    return yaml
+
+
+def _loader(yaml: Any) -> Any:
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml is imported lazily
+        """SafeLoader that reads values behind compose's own tags as plain values."""
+
+    def plain(loader: Any, _suffix: str, node: Any) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            return loader.construct_mapping(node, deep=True)
+        if isinstance(node, yaml.SequenceNode):
+            return loader.construct_sequence(node, deep=True)
+        return loader.construct_scalar(node)
+
+    Loader.add_multi_constructor("!", plain)
+    return Loader
+
+
+def _service(name: str, parts: list[Mapping[str, Any]]) -> Service:
+    ports = [port for keys in parts for entry in keys.get("ports") or () for port in parse_port(name, entry)]
+    return Service(name=name, ports=tuple(ports), built=any("build" in keys for keys in parts))
+
+
+def parse_port(service: str, entry: Any) -> list[Port]:
+    """The ports of one entry under ports:, long form or [IP:][HOST:]CONTAINER[/PROTOCOL], also as ranges.
+
+    A variable stands for its default, or for itself: only the container's side is looked at here. Raises InputError.
+    """
+    if isinstance(entry, Mapping):
+        text, published, host_ip = str(entry.get("target", "")), str(entry.get("published") or ""), ""
+        protocol = str(entry.get("protocol") or "tcp")
+    else:
+        text, _, protocol = _VARIABLE.sub(_default_or_name, str(entry)).partition("/")
+        head, _, text = text.rpartition(":")
+        host_ip, _, published = head.rpartition(":")
+    first, _, last = text.partition("-")
+    if not first.isdigit() or (last and not last.isdigit()):
+        raise InputError(
+            f"The port {entry!r} of the service {service!r} is not of the form [IP:][HOST:]CONTAINER[/PROTOCOL].",
+            fix="Correct it in the compose file.",
+        )
+    return [Port(number, published, host_ip, protocol or "tcp") for number in range(int(first), int(last or first) + 1)]
+
+
+def _default_or_name(match: re.Match[str]) -> str:
+    _dollar, braced, operator, default, bare = match.groups()
+    return default if operator in ("-", ":-") and default else braced or bare or "$"
+
+
+def _needed_variables(node: Any) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        for value in node.values():
+            yield from _needed_variables(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _needed_variables(value)
+    elif isinstance(node, str):
+        for match in _VARIABLE.finditer(node):
+            dollar, braced, operator, _default, bare = match.groups()
+            if dollar is None and operator not in ("-", ":-", "+", ":+"):
+                yield braced or bare

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: groundwork.backend contributors
+"""Connect to one PostgreSQL database; every reason why that fails has its own sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ansible_collections.groundwork.backend.plugins.module_utils._errors import DependencyError, UnreachableError
+
+if TYPE_CHECKING:
+    import psycopg
+
+CONNECT_TIMEOUT_SECONDS = 10
+
+# The server translates its messages, and psycopg fills in no SQLSTATE while connecting, so libpq's and the
+# server's English texts decide; an unknown text still ends in the general sentence with the server's own words.
+_REASONS: tuple[tuple[str, str, str], ...] = (
+    (
+        r"password authentication failed|no password supplied",
+        "the server rejected the password of user {user!r}",
+        "Check login_user and login_password.",
+    ),
+    (
+        r"Peer authentication failed|Ident authentication failed",
+        "the server lets only the operating system user of the same name log in as {user!r} here",
+        "Run with become_user, or set login_host and login_password.",
+    ),
+    (
+        r'role ".*" does not exist|role ".*" is not permitted to log in',
+        "the server has no user {user!r} that may log in",
+        "Check login_user, or create the role.",
+    ),
+    (
+        r"no pg_hba\.conf entry",
+        "pg_hba.conf of the server has no entry for user {user!r} from this host",
+        "Add an entry to pg_hba.conf, or connect in another way (login_host, ssl_mode).",
+    ),
+    (
+        r'database ".*" does not exist',
+        "the server has no such database",
+        "Create the database first, or check its name.",
+    ),
+    (
+        r"permission denied for database",
+        "user {user!r} may not connect to it",
+        "GRANT CONNECT on the database to that user, or use another login_user.",
+    ),
+    (
+        r"could not translate host name|[Nn]ame or service not known|failed to resolve host",
+        "the host name is unknown",
+        "Check login_host and the name resolution of this host.",
+    ),
+    (
+        r"Connection refused|No such file or directory",
+        "nothing listens there (connection refused)",
+        "Start the server, or check login_host and login_port.",
+    ),
+    (
+        r"timeout expired|timed out",
+        f"no answer within {CONNECT_TIMEOUT_SECONDS} seconds",
+        "Check login_host, login_port and the firewall between the two hosts.",
+    ),
+    (
+        r"starting up|shutting down|in recovery mode",
+        "the server is starting up or shutting down",
+        "Wait until it is ready (health_wait), then run again.",
+    ),
+    (
+        r"too many clients|remaining connection slots|too many connections",
+        "the server has no free connection",
+        "Raise max_connections, or close idle connections.",
+    ),
+    (
+        r"certificate|does not support SSL|SSL error",
+        "the TLS connection failed",
+        "Check ssl_mode and ca_cert, and the certificate of the server.",
+    ),
+)
+
+
+def login_options() -> dict[str, Any]:
+    """The options that choose a server and a database, as arguments of AnsibleModule ("argument_spec").
+
+    They are documented in the fragment groundwork.backend._postgres.
+    """
+    return {
+        "argument_spec": {
+            "login_host": {"type": "str"},
+            "login_port": {"type": "int", "default": 5432},
+            "login_user": {"type": "str", "default": "postgres"},
+            "login_password": {"type": "str", "no_log": True},
+            "database": {"type": "str", "required": True},
+            "ssl_mode": {
+                "type": "str",
+                "default": "prefer",
+                "choices": ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"],
+            },
+            "ca_cert": {"type": "path"},
+        }
+    }
+
+
+def connect(params: Mapping[str, Any], *, application_name: str) -> psycopg.Connection[Any]:
+    """An autocommit connection to the database that the options of login_options() name.
+
+    Gives up after CONNECT_TIMEOUT_SECONDS. Raises DependencyError (no psycopg) and UnreachableError, whose sentence
+    tells a wrong password, a refused connection, an unknown host, a missing database and a timeout apart.
+    """
+    try:
+        import psycopg  # noqa: PLC0415 - optional on the host: its absence is a sentence, not a traceback
+    except ImportError as error:
+        raise DependencyError(
+            "The Python library psycopg 3 is needed and could not be imported.",
+            fix="Install Debian's package python3-psycopg on the managed host.",
+        ) from error
+    try:
+        return psycopg.connect(**_keywords(params), application_name=application_name, autocommit=True)
+    except psycopg.Error as error:
+        raise _unreachable(params, str(error)) from None  # the cause may quote connection parameters
+
+
+def server_version(connection: psycopg.Connection[Any]) -> str:
+    """The version of the server as it states it, such as "16.9" or "18.0 (Debian 18.0-1)"."""
+    return connection.info.parameter_status("server_version") or str(connection.info.server_version)
+
+
+def _keywords(params: Mapping[str, Any]) -> dict[str, Any]:
+    keywords = {
+        "host": params.get("login_host"),
+        "port": params.get("login_port"),
+        "user": params.get("login_user"),
+        "password": params.get("login_password"),
+        "dbname": params["database"],
+        "sslmode": params.get("ssl_mode"),
+        "sslrootcert": params.get("ca_cert"),
+        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+    }
+    return {name: value for name, value in keywords.items() if value is not None}
+
+
+def _unreachable(params: Mapping[str, Any], told: str) -> UnreachableError:
+    """The sentence for a failed connection; *told* is what libpq said, which never holds the password."""
+    if password := params.get("login_password"):
+        told = told.replace(password, "********")
+    host = params.get("login_host")
+    place = f"{host}:{params.get('login_port')}" if host else f"the local Unix socket (port {params.get('login_port')})"
+    asked = f"Could not connect to database {params['database']!r} at {place}"
+    for pattern, found, fix in _REASONS:
+        if re.search(pattern, told):
+            return UnreachableError(f"{asked}: {found.format(user=params.get('login_user'))}.", fix=fix)
+    return UnreachableError(f"{asked}: {' '.join(told.split())}.", fix="Check the login options and the server's log.")

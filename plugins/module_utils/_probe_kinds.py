@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: groundwork.backend contributors
+"""The table of kinds of health checks, and what makes checks out of options. A new kind is a line in KINDS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.groundwork.backend.plugins.module_utils import _probe_container, _probe_http, _probe_tcp
+from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError
+from ansible_collections.groundwork.backend.plugins.module_utils._probe import Asked, Probe
+from ansible_collections.groundwork.backend.plugins.module_utils._probe_wait import Check
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of check.
+
+    options:     the argument spec of its keys, without defaults, as several kinds share the flat list.
+    required:    keys that must be there.
+    build:       makes the probe; raises InputError and DependencyError.
+    derive_name: the name of a check that was given none.
+    prepare:     run once before any waiting when a check of the kind is asked for; raises what makes it hopeless.
+    """
+
+    options: Mapping[str, Mapping[str, Any]]
+    required: tuple[str, ...]
+    build: Callable[[Asked], Probe]
+    derive_name: Callable[[Mapping[str, Any]], str]
+    prepare: Callable[[], None] = lambda: None
+
+
+KINDS: dict[str, Kind] = {
+    "http": Kind(_probe_http.OPTIONS, ("url",), _probe_http.build, _probe_http.derive_name),
+    "tcp": Kind(_probe_tcp.OPTIONS, ("port",), _probe_tcp.build, _probe_tcp.derive_name),
+    "container": Kind(
+        _probe_container.OPTIONS,
+        (),
+        _probe_container.build,
+        _probe_container.derive_name,
+        _probe_container.require_docker,
+    ),
+}
+
+COMMON: dict[str, dict[str, Any]] = {
+    "name": {"type": "str"},
+    "kind": {"type": "str", "required": True, "choices": list(KINDS)},
+    "expect": {"type": "str", "choices": ["up", "down"], "default": "up"},
+    "optional": {"type": "bool", "default": False},
+    "timeout": {"type": "float"},
+    "interval": {"type": "float", "default": 1.0},
+    "attempt_timeout": {"type": "float", "default": 5.0},
+    "stable_for": {"type": "float", "default": 0.0},
+    "consecutive": {"type": "int", "default": 1},
+    "log_container": {"type": "dict", "options": _probe_container.TARGET},
+}
+
+
+def check_options() -> dict[str, Any]:
+    """The argument spec of one check: the common keys and those of every kind."""
+    merged: dict[str, Any] = dict(COMMON)
+    for kind in KINDS.values():
+        merged.update(kind.options)
+    return merged
+
+
+def plan(checks: Sequence[Mapping[str, Any]]) -> list[Check]:
+    """Checks that can be run, from the module's option. Raises InputError and DependencyError, before any waiting."""
+    if not checks:
+        raise InputError("No checks are given.", fix="Name at least one check.")
+    planned = [_one(position, given) for position, given in enumerate(checks, 1)]
+    names = [check.name for check in planned]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"Several checks have the name {twice[0]!r}.", fix="Give each check its own name.")
+    for name in dict.fromkeys(check.kind for check in planned):
+        KINDS[name].prepare()
+    return planned
+
+
+def _one(position: int, options: Mapping[str, Any]) -> Check:
+    kind = KINDS[options["kind"]]
+    given = {key: value for key, value in options.items() if value is not None}
+    own = {key: value for key, value in given.items() if key not in COMMON}
+    missing = [key for key in kind.required if key not in own]
+    name = given.get("name") or (f"number {position}" if missing else kind.derive_name(own))
+    asked = Asked(name, own)
+    foreign = sorted(set(own) - set(kind.options))
+    if foreign:
+        raise asked.error(
+            f"the kind {options['kind']} has no key {foreign[0]!r}.", f"It knows {', '.join(sorted(kind.options))}."
+        )
+    if missing:
+        raise asked.error(f"the kind {options['kind']} needs the key {missing[0]!r}.")
+    _check_numbers(asked, given)
+    probe = kind.build(asked)
+    logs = probe.logs
+    if "log_container" in given:
+        if options["kind"] == "container":
+            raise asked.error("the kind container shows its own log, and has no key 'log_container'.")
+        logs = _probe_container.target(asked, "log_container ", given["log_container"]).logs
+    fields = ("expect", "optional", "timeout", "interval", "attempt_timeout", "stable_for", "consecutive")
+    return Check(name, options["kind"], probe, logs, **{key: options[key] for key in fields})
+
+
+def _check_numbers(asked: Asked, given: Mapping[str, Any]) -> None:
+    for key in ("timeout", "interval", "attempt_timeout"):
+        if key in given and not 0 < given[key] < float("inf"):
+            raise asked.error(f"{key} is {given[key]:g}; it is a number of seconds above 0.")
+    if not 0 <= given["stable_for"] < float("inf"):
+        raise asked.error(f"stable_for is {given['stable_for']:g}; it is a number of seconds, 0 or more.")
+    if given["consecutive"] < 1:
+        raise asked.error(f"consecutive is {given['consecutive']}; it is at least 1.")

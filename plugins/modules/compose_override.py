@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: groundwork.backend contributors
+"""Write the production override of a stack's compose files."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: compose_override
+short_description: Write the production override of a stack's compose files
+version_added: 0.1.0
+author: groundwork.backend contributors (@groundwork-backend)
+description:
+  - Reads the user's compose files with C(docker compose config), checks the settings against them, and writes a file
+    that is layered on top of them with C(--file). The user's files stay as they are.
+  - The override binds every published port to 127.0.0.1 unless the compose file names an address or O(public_ports)
+    lists the port, gives built services an image tag for the release, tells them the release (variable
+    E(APP_RELEASE), label C(org.groundwork.release)), limits logs where nothing else is set, takes a fixed
+    C(container_name) off web services, and restarts web services unless the compose file says otherwise.
+extends_documentation_fragment:
+  - groundwork.backend._compose_settings
+attributes:
+  check_mode:
+    support: full
+    description: Needs the compose files and the env file on the host.
+  diff_mode:
+    support: full
+    description: Shows the override before and after. It holds no value of the env file.
+  idempotent:
+    support: full
+    description: The same files and settings give the same override.
+options:
+  project:
+    description: The name of the compose project.
+    type: str
+    required: true
+  release:
+    description: The release's id.
+    type: str
+    required: true
+  project_directory:
+    description: The folder that relative paths in the compose files start from.
+    type: path
+    required: true
+  files:
+    description: The user's compose files, in order.
+    type: list
+    elements: path
+    required: true
+  env_files:
+    description: The env files for interpolation.
+    type: list
+    elements: path
+    default: []
+  dest:
+    description: The override file to write. Its folder must exist.
+    type: path
+    required: true
+  logging:
+    description: The C(logging) of services that set none. An empty mapping leaves it to the engine.
+    type: dict
+    default: {}
+"""
+
+EXAMPLES = r"""
+- name: Write the override
+  groundwork.backend.compose_override:
+    project: verisphere
+    release: 3f9c0d1e2a4b
+    project_directory: /srv/verisphere/current/ops/compose
+    files: [/srv/verisphere/releases/3f9c0d1e2a4b/ops/compose/docker-compose.yml]
+    env_files: [/srv/verisphere/shared/3f9c0d1e2a4b/.env]
+    dest: /srv/verisphere/shared/3f9c0d1e2a4b/override.yml
+    web_services: {semantic-dedupe: 8081}
+  register: override
+
+- name: Show where the service answers
+  ansible.builtin.debug:
+    msg: "{{ override.endpoints['semantic-dedupe']['8081'] }}"
+"""
+
+RETURN = r"""
+dest:
+  description: The override file.
+  type: str
+  returned: success
+services:
+  description: The names of all services of the compose files.
+  type: list
+  elements: str
+  returned: success
+images:
+  description: The image of each service that is built, with the release as its tag.
+  type: dict
+  returned: success
+  sample: {semantic-dedupe: "verisphere/semantic-dedupe:3f9c0d1e2a4b"}
+endpoints:
+  description: For each service and container port (as text), the C(host) and C(port) to reach it from the host itself.
+  type: dict
+  returned: success
+  sample: {postgres: {"5432": {host: 127.0.0.1, port: 5432}}}
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.groundwork.backend.plugins.module_utils._artifact import write_file
+from ansible_collections.groundwork.backend.plugins.module_utils._compose import (
+    compose_config,
+    endpoints,
+    from_config,
+    image_name,
+    production_override,
+    render_override,
+    require_fit,
+    settings_from,
+    settings_options,
+)
+from ansible_collections.groundwork.backend.plugins.module_utils._errors import os_errors
+from ansible_collections.groundwork.backend.plugins.module_utils._module import Context, run_module
+
+
+def execute(context: Context) -> dict[str, Any]:
+    """Read the compose files, check, write the override when it differs."""
+    params = context.params
+    settings = settings_from(params)
+    config = compose_config(params["project"], params["project_directory"], params["files"], params["env_files"])
+    model = from_config(config)
+    require_fit(model, settings)
+    override = production_override(
+        model, settings, project=params["project"], release=params["release"], logging=params["logging"]
+    )
+    after = render_override(override)
+    dest = Path(params["dest"])
+    with os_errors(f"read {dest}"):
+        before = dest.read_text() if dest.exists() else ""
+    if after != before and not context.check_mode:
+        write_file(dest, after.encode())
+    built = [name for name, service in model.services.items() if service.built]
+    return {
+        "changed": after != before,
+        "dest": str(dest),
+        "services": sorted(model.services),
+        "images": {name: image_name(params["project"], name, params["release"]) for name in built},
+        "endpoints": endpoints(model),
+        "diff": {"before": before, "after": after, "before_header": str(dest), "after_header": str(dest)},
+    }
+
+
+def main() -> None:
+    """Entry point."""
+    run_module(
+        execute,
+        argument_spec={
+            "project": {"type": "str", "required": True},
+            "release": {"type": "str", "required": True},
+            "project_directory": {"type": "path", "required": True},
+            "files": {"type": "list", "elements": "path", "required": True},
+            "env_files": {"type": "list", "elements": "path", "default": []},
+            "dest": {"type": "path", "required": True},
+            "logging": {"type": "dict", "default": {}},
+            **settings_options()["argument_spec"],
+        },
+        supports_check_mode=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,340 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: groundwork.backend contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Wait until health checks hold."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: health_wait
+short_description: Wait until health checks hold, all at once, with one deadline
+version_added: 0.1.0
+description:
+  - Runs all checks at the same time and returns as soon as every one of them holds.
+  - Ends early when a check cannot hold any more, for example because its container exited or is in a restart loop.
+  - A failure says in its first line which checks failed and why, and returns the log of the containers behind them.
+  - Attempts follow each other quickly at first, and up to O(checks[].interval) apart later.
+author:
+  - groundwork.backend contributors (@groundwork-backend)
+attributes:
+  check_mode:
+    description: Can run in check mode and return what a real run would return.
+    support: full
+    details: The module only reads, so that check mode waits as a real run does.
+  diff_mode:
+    description: Returns what changed when in diff mode.
+    support: full
+    details: Nothing is ever changed.
+  idempotent:
+    description: A second run changes nothing.
+    support: full
+options:
+  timeout:
+    description: Seconds after which the wait fails.
+    type: float
+    default: 60.0
+  log_lines:
+    description: How many of the last log lines of a failed check's container are returned.
+    type: int
+    default: 200
+  checks:
+    description:
+      - What to wait for. Each kind has keys of its own, and a key that its kind does not have is an error.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Names the check in messages and in RV(checks). By default made of its URL, port or container.
+        type: str
+      kind:
+        description: What is checked.
+        type: str
+        required: true
+        choices: [http, tcp, container]
+      expect:
+        description: With V(down), the check holds when it does not pass, for example after something was stopped.
+        type: str
+        choices: [up, down]
+        default: up
+      optional:
+        description:
+          - An optional check never fails the wait.
+          - It is waited for only while other checks are waited for, or for its own O(checks[].timeout) if that is set.
+        type: bool
+        default: false
+      timeout:
+        description: Seconds from the start of the wait after which this check fails. By default O(timeout).
+        type: float
+      interval:
+        description: The longest pause between two attempts, in seconds.
+        type: float
+        default: 1.0
+      attempt_timeout:
+        description: Seconds that one attempt may take.
+        type: float
+        default: 5.0
+      stable_for:
+        description: The check has to pass without a break for this many seconds.
+        type: float
+        default: 0.0
+      consecutive:
+        description: The check has to pass this many times without a break.
+        type: int
+        default: 1
+      log_container:
+        description: The container whose log is returned when an V(http) or V(tcp) check fails.
+        type: dict
+        suboptions:
+          container:
+            description: Its name or id.
+            type: str
+          project:
+            description: Its compose project, together with O(checks[].log_container.service).
+            type: str
+          service:
+            description: Its compose service.
+            type: str
+      fail_fast:
+        description:
+          - Ends the wait at once when a name cannot be resolved, or there is no such container.
+          - By default V(false), and the wait goes on, as both may appear.
+        type: bool
+      release:
+        description:
+          - Tells the new release from an old process that still answers. For O(checks[].kind=http) and
+            O(checks[].kind=container).
+        type: dict
+        suboptions:
+          field:
+            description: JMESPath expression on the JSON answer, or on what C(docker container inspect) tells.
+            type: str
+            required: true
+          equals:
+            description: What the field has to be.
+            type: str
+            required: true
+      url:
+        description: V(http) - The URL. Required for this kind.
+        type: str
+      method:
+        description: V(http) - The request method. By default V(GET).
+        type: str
+      headers:
+        description: V(http) - Request headers.
+        type: dict
+      secret_headers:
+        description: V(http) - Request headers whose values are secrets, such as API keys.
+        type: dict
+      body:
+        description: V(http) - Request body. What is not a string is sent as JSON. Not a place for secrets.
+        type: raw
+      status:
+        description: V(http) - Accepted status codes. By default only 200; a redirect is not healthy.
+        type: list
+        elements: int
+      jmespath:
+        description:
+          - V(http) - JMESPath expression on the JSON answer that may not give false, null, 0 or something empty.
+          - Needs the Debian package C(python3-jmespath) on the host.
+        type: str
+      expect_value:
+        description: V(http) - What O(checks[].jmespath) has to give instead.
+        type: raw
+      regex:
+        description:
+          - Python regular expression that has to match somewhere in the answer.
+          - For V(http) it looks at the body, for V(tcp) at what the server sends (at most 64 KiB).
+        type: str
+      header_regex:
+        description: V(http) - Names of response headers with the regular expressions that they have to match.
+        type: dict
+      follow_redirects:
+        description:
+          - V(http) - Follows up to 5 redirects, with V(GET). Headers and credentials are sent to the first server only.
+          - By default V(false).
+        type: bool
+      validate_certs:
+        description: V(http) - Whether the certificate is verified. By default V(true).
+        type: bool
+      ca_cert:
+        description: V(http) - File on the host with the CA certificates to trust, instead of the system's.
+        type: path
+      server_name:
+        description: V(http) - Name to ask for in TLS and to expect in the certificate, instead of the URL's host.
+        type: str
+      address:
+        description: V(http) - Name or address to connect to, instead of the URL's host. The port is the URL's.
+        type: str
+      unix_socket:
+        description: V(http) - Unix socket to connect to.
+        type: path
+      username:
+        description: V(http) - User for basic authentication, together with O(checks[].password).
+        type: str
+      password:
+        description: V(http) - Password for basic authentication.
+        type: str
+      bearer:
+        description: V(http) - Token for bearer authentication.
+        type: str
+      host:
+        description: V(tcp) - Name or address. By default V(127.0.0.1).
+        type: str
+      port:
+        description: V(tcp) - Port. Required for this kind.
+        type: int
+      send:
+        description: V(tcp) - Text to send once connected. Not a place for secrets.
+        type: str
+      container:
+        description:
+          - V(container) - Name or id of the container.
+          - It has to be healthy by its own health check or, without one, run for O(checks[].running_for) seconds.
+        type: str
+      project:
+        description: V(container) - Compose project, with O(checks[].service), instead of O(checks[].container).
+        type: str
+      service:
+        description: V(container) - Compose service, all of whose containers are checked.
+        type: str
+      one_shot:
+        description: V(container) - The container is meant to end with exit code 0. By default V(false).
+        type: bool
+      running_for:
+        description: V(container) - Seconds that a container without a health check has to run. By default V(3).
+        type: float
+      max_restarts:
+        description: V(container) - Restarts after which a container is in a restart loop. By default V(3).
+        type: int
+notes:
+  - The checks run on the host, with the standard library of Python and the C(docker) command line.
+seealso:
+  - module: ansible.builtin.uri
+  - module: ansible.builtin.wait_for
+"""
+
+EXAMPLES = r"""
+- name: Wait for the whole stack
+  groundwork.backend.health_wait:
+    timeout: 60
+    checks:
+      - name: web
+        kind: http
+        url: http://127.0.0.1:8081/health
+        jmespath: ok
+        release: {field: release, equals: "{{ app_release }}"}
+        log_container: {project: verisphere, service: semantic-dedupe}
+      - {name: db port, kind: tcp, host: 127.0.0.1, port: 5432}
+      - {name: postgres, kind: container, project: verisphere, service: postgres}
+      - {name: migrations, kind: container, project: verisphere, service: migrate, one_shot: true}
+  register: health
+
+- name: Show how long the web service took
+  ansible.builtin.debug:
+    msg: "Up after {{ health.checks.web.seconds }} seconds"
+
+- name: The public name, as the world sees it, before DNS points to this host
+  groundwork.backend.health_wait:
+    checks:
+      - {name: public, kind: http, url: "https://app.example.org/ready", address: 127.0.0.1, stable_for: 5}
+"""
+
+RETURN = r"""
+checks:
+  description: What was found, by the names of the checks. Also returned on failure.
+  returned: after a wait
+  type: dict
+  contains:
+    kind:
+      description: The kind of the check.
+      type: str
+    state:
+      description:
+        - V(ok) when it holds, V(failed) when it cannot hold any more, V(timeout) when its time was over,
+          V(waiting) when the wait ended before.
+      type: str
+    optional:
+      description: Whether the check was optional.
+      type: bool
+    attempts:
+      description: How often it was tried.
+      type: int
+    seconds:
+      description: Seconds until it passed for the first time, null when it never did.
+      type: float
+    last_error:
+      description: Why it did not pass the last time that it did not; empty when it always passed.
+      type: str
+    status:
+      description: HTTP status, or the state that Docker tells; null when there was no answer.
+      type: raw
+    body:
+      description: The first 2048 characters of the last answer.
+      type: str
+  sample:
+    web: {kind: http, state: ok, optional: false, attempts: 9, seconds: 1.2, last_error: "", status: 200, body: "{}"}
+elapsed:
+  description: Seconds that the wait took.
+  returned: after a wait
+  type: float
+unmet:
+  description: Names of the checks that did not hold. After a success they are optional ones.
+  returned: after a wait
+  type: list
+  elements: str
+logs:
+  description: The last O(log_lines) lines of the containers behind the failed checks, by the names of the checks.
+  returned: on failure
+  type: dict
+"""
+
+from typing import Any
+
+from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError, StateError
+from ansible_collections.groundwork.backend.plugins.module_utils._module import Context, run_module
+from ansible_collections.groundwork.backend.plugins.module_utils._probe import Masker
+from ansible_collections.groundwork.backend.plugins.module_utils._probe_kinds import check_options, plan
+from ansible_collections.groundwork.backend.plugins.module_utils._probe_wait import Waiter, failure_line, report
+
+
+def execute(context: Context) -> dict[str, Any]:
+    """Wait, and return or raise what was found."""
+    timeout, log_lines = context.params["timeout"], context.params["log_lines"]
+    if not 0 < timeout < float("inf"):
+        raise InputError(f"timeout is {timeout:g}.", fix="Give a number of seconds above 0.")
+    if log_lines < 0:
+        raise InputError(f"log_lines is {log_lines}.", fix="Give 0 or more.")
+    checks = plan(context.params["checks"])
+    masker = Masker([secret for check in checks for secret in check.probe.secrets])
+    waiter = Waiter(checks, timeout, masker)
+    failed = waiter.run()
+    result: dict[str, Any] = {
+        "changed": False,
+        "checks": {one.check.name: report(one) for one in waiter.progress},
+        "elapsed": round(waiter.elapsed, 3),
+        "unmet": [one.check.name for one in waiter.progress if one.state != "ok"],
+    }
+    if failed:
+        logs = {one.check.name: [masker(line) for line in one.check.logs(log_lines)] for one in failed}
+        result["logs"] = {name: lines for name, lines in logs.items() if lines}
+        raise StateError(failure_line(failed, len(checks), waiter.elapsed), **result)
+    return result
+
+
+def main() -> None:
+    """Entry point of the module."""
+    run_module(
+        execute,
+        argument_spec={
+            "timeout": {"type": "float", "default": 60.0},
+            "log_lines": {"type": "int", "default": 200},
+            "checks": {"type": "list", "elements": "dict", "required": True, "options": check_options()},
+        },
+        supports_check_mode=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: groundwork.backend contributors
+"""Find the source of a release on the controller, check it against the inventory, and derive the release's id."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: release_source
+short_description: Find an application's source, check it against the inventory, and derive the release id
+version_added: 0.1.0
+author: groundwork.backend contributors (@groundwork-backend)
+description:
+  - Runs on the controller (delegate it to localhost), so that mistakes are found before anything is changed on a host.
+  - Takes a folder, or a branch, tag or commit of a git repository, and lists the files that belong to the release.
+  - Compares the compose files in it with the settings - files and services that do not exist, ports that are not
+    published, variables that are used and not set. It reads the files only; the host's own C(docker compose config), in
+    M(groundwork.backend.compose_override), has the last word.
+  - Derives the release's id from the files and the digest of the settings.
+extends_documentation_fragment:
+  - groundwork.backend._compose_settings
+attributes:
+  check_mode:
+    support: full
+    description: Changes nothing on any managed host in either mode; keeps a cache on the controller.
+  diff_mode:
+    support: none
+    description: There is nothing to compare.
+  idempotent:
+    support: full
+    description: The same source and settings give the same id.
+options:
+  path:
+    description: The top folder of the source on the controller.
+    type: path
+  git:
+    description: The address of a git repository. Submodules are not fetched.
+    type: str
+  version:
+    description: Branch, tag or commit of O(git).
+    type: str
+    default: HEAD
+  exclude:
+    description:
+      - Patterns of files and folders that do not belong to the release. Without a slash they match a name at any depth,
+        with one they match the path below the top folder.
+    type: list
+    elements: str
+    default: []
+  compose_files:
+    description: The compose files, as paths below the top folder, in the order in which Compose layers them.
+    type: list
+    elements: str
+    required: true
+  env_names:
+    description: Names of the variables that the C(.env) file will hold.
+    type: list
+    elements: str
+    default: []
+  required_paths:
+    description:
+      - Folders that the inventory names, as paths below the top folder, each under the name of the variable that names
+        it, such as the folder of the migrations.
+    type: dict
+    default: {}
+  settings_digest:
+    description: A digest of all settings that make a new release when they change.
+    type: str
+    default: ""
+  cache:
+    description: A folder on the controller for git mirrors and file lists.
+    type: path
+    default: ~/.cache/groundwork
+"""
+
+EXAMPLES = r"""
+- name: Find the source
+  groundwork.backend.release_source:
+    path: "{{ inventory_dir }}/../../examples/verisphere"
+    compose_files: [ops/compose/docker-compose.yml]
+    env_names: "{{ app_env.keys() | list }}"
+    web_services: {semantic-dedupe: 8081}
+  delegate_to: localhost
+  become: false
+  register: source
+
+- name: Show the id
+  ansible.builtin.debug:
+    msg: "{{ source.release }} has {{ source.files }} files"
+"""
+
+RETURN = r"""
+release:
+  description: The release's id, twelve hex digits.
+  type: str
+  returned: success
+  sample: 3f9c0d1e2a4b
+root:
+  description: The folder on the controller that holds the source.
+  type: str
+  returned: success
+file_list:
+  description: A file on the controller that lists the release's files, separated by NUL, for rsync's C(--files-from).
+  type: str
+  returned: success
+files:
+  description: The number of files.
+  type: int
+  returned: success
+commit:
+  description: The commit, when the source is a git repository.
+  type: str
+  returned: when O(git) is given
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.groundwork.backend.plugins.module_utils._compose import (
+    require_fit,
+    settings_from,
+    settings_options,
+)
+from ansible_collections.groundwork.backend.plugins.module_utils._compose_files import read_compose_files
+from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError
+from ansible_collections.groundwork.backend.plugins.module_utils._module import Context, run_module
+from ansible_collections.groundwork.backend.plugins.module_utils._release import (
+    fetch_git,
+    list_files,
+    release_id,
+    write_file_list,
+)
+
+
+def execute(context: Context) -> dict[str, Any]:
+    """Find, check, identify."""
+    params = context.params
+    result: dict[str, Any] = {"changed": False}
+    cache = Path(params["cache"])
+    if params["git"]:
+        root, result["commit"] = fetch_git(cache, params["git"], params["version"])
+    else:
+        root = Path(params["path"]).resolve()
+    files = list_files(root, params["exclude"])
+    for variable, path in params["required_paths"].items():
+        if not (root / path).is_dir():
+            raise InputError(
+                f"{variable} is {path}, and there is no such folder in the source {root}.",
+                fix="Give the path below the source's top folder.",
+            )
+    model, needed = read_compose_files(root, params["compose_files"])
+    require_fit(model, settings_from(params))
+    if missing := sorted(needed - set(params["env_names"])):
+        raise InputError(
+            f"The compose files use {', '.join(missing)} without a default, and app_env does not set "
+            f"{'it' if len(missing) == 1 else 'them'}.",
+            fix="Add to app_env what is missing; secrets belong to a vaulted file beside it.",
+        )
+    release = release_id(root, files, params["settings_digest"])
+    return result | {
+        "release": release,
+        "root": str(root),
+        "file_list": str(write_file_list(cache, release, files)),
+        "files": len(files),
+    }
+
+
+def main() -> None:
+    """Entry point."""
+    run_module(
+        execute,
+        argument_spec={
+            "path": {"type": "path"},
+            "git": {"type": "str"},
+            "version": {"type": "str", "default": "HEAD"},
+            "exclude": {"type": "list", "elements": "str", "default": []},
+            "compose_files": {"type": "list", "elements": "str", "required": True},
+            "env_names": {"type": "list", "elements": "str", "default": []},
+            "required_paths": {"type": "dict", "default": {}},
+            "settings_digest": {"type": "str", "default": ""},
+            "cache": {"type": "path", "default": "~/.cache/groundwork"},
+            **settings_options()["argument_spec"],
+        },
+        mutually_exclusive=[("path", "git")],
+        required_one_of=[("path", "git")],
+        supports_check_mode=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

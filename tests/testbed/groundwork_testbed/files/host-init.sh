@@ -1,0 +1,23 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: groundwork.backend contributors
+# Process 1 of a host until systemd takes over: make writable what the engine mounts read-only.
+set -eu
+
+while read -r _ target _; do
+  case $target in
+    /sys/fs/cgroup | /sys/fs/cgroup/*) mount -o remount,bind,rw "$target" ;;
+  esac
+done </proc/self/mounts
+mount -o remount,bind,rw /proc/sys
+
+# The engine's own resolver listens on a loopback address, which containers inside this host could not reach.
+if [ -n "${TESTBED_NAMESERVERS:-}" ]; then
+  for server in $TESTBED_NAMESERVERS; do
+    echo "nameserver $server"
+  done >/etc/resolv.conf
+fi
+
+ssh-keygen -A >/dev/null
+
+exec env -i container=docker PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin /sbin/init

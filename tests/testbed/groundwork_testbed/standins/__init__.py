@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: groundwork.backend contributors
+"""Stand-ins for images of the public registry. One file each; a new one is a file and an entry in STANDINS."""
+
+from __future__ import annotations
+
+from . import pgvector, python, redis
+from .model import StandIn
+
+STANDINS: dict[str, StandIn] = {
+    standin.name: standin for standin in (pgvector.PG16, python.PYTHON_311, python.PYTHON_313, redis.REDIS_7)
+}

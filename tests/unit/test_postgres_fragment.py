@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: groundwork.backend contributors
+"""The Postgres login options: fragment and function say the same, and each failure has its sentence."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import yaml
+
+from ansible_collections.groundwork.backend.plugins.doc_fragments._postgres import ModuleDocFragment
+from ansible_collections.groundwork.backend.plugins.module_utils import _postgres
+from ansible_collections.groundwork.backend.plugins.module_utils._errors import DependencyError, UnreachableError
+
+PARAMS = {"login_host": "db.example", "login_port": 5432, "login_user": "app", "database": "shop"}
+
+
+def test_fragment_documents_exactly_the_options() -> None:
+    documented = yaml.safe_load(ModuleDocFragment.DOCUMENTATION)["options"]
+    keys = ("type", "default", "required", "choices", "elements")
+    assert {name: {key: option[key] for key in keys if key in option} for name, option in documented.items()} == {
+        name: {key: option[key] for key in keys if key in option}
+        for name, option in _postgres.login_options()["argument_spec"].items()
+    }
+
+
+def test_only_the_password_is_secret() -> None:
+    secret = {name for name, option in _postgres.login_options()["argument_spec"].items() if option.get("no_log")}
+    assert secret == {"login_password"}
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ('FATAL:  password authentication failed for user "app"', "rejected the password of user 'app'"),
+        ("fe_sendauth: no password supplied", "rejected the password"),
+        ('FATAL:  database "shop" does not exist', "no such database"),
+        ('FATAL:  role "app" does not exist', "no user 'app'"),
+        ("failed to resolve host 'db.example': [Errno -2] Name or service not known", "host name is unknown"),
+        ('connection to server at "127.0.0.1", port 1 failed: Connection refused', "connection refused"),
+        ("connection failed: /var/run/postgresql/.s.PGSQL.5432 No such file or directory", "connection refused"),
+        ("connection timeout expired", "no answer within 10 seconds"),
+        ("FATAL:  the database system is starting up", "starting up"),
+        ('FATAL:  permission denied for database "shop"', "may not connect"),
+        ("something\n  new", "something new."),
+    ],
+)
+def test_each_reason_has_its_sentence(told: str, words: str) -> None:
+    error = _postgres._unreachable(PARAMS, told)
+    assert words in str(error)
+    assert str(error).startswith("Could not connect to database 'shop' at db.example:5432: ")
+    assert error.fix
+
+
+def test_password_is_never_in_the_message() -> None:
+    error = _postgres._unreachable({**PARAMS, "login_password": "canary-9f"}, 'invalid value "canary-9f" here')
+    assert "canary-9f" not in str(error)
+
+
+def test_missing_psycopg_names_debians_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(DependencyError, match="python3-psycopg"):
+        _postgres.connect(PARAMS, application_name="test")
+
+
+def test_connection_refused_without_a_server() -> None:
+    with pytest.raises(UnreachableError, match="connection refused"):
+        _postgres.connect({**PARAMS, "login_host": "127.0.0.1", "login_port": 1}, application_name="test")
+
+
+def test_unknown_host() -> None:
+    with pytest.raises(UnreachableError, match="host name is unknown"):
+        _postgres.connect({**PARAMS, "login_host": "no-such-host.invalid"}, application_name="test")
