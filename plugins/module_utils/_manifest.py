@@ -135,7 +135,7 @@ class Manifest:
             version = _take(fields, "schema_version", int, "The manifest")
             if version != SCHEMA_VERSION:
                 raise InputError(
-                    f"The manifest has format {version}; this collection ({COLLECTION_VERSION}) reads {SCHEMA_VERSION}.",
+                    f"The manifest has format {version}; collection {COLLECTION_VERSION} reads {SCHEMA_VERSION}.",
                     fix="Use the version of the collection that wrote it (collection_version in the manifest).",
                 )
             if _take(fields, "checksum", str, "The manifest") != _checksum({**fields, "schema_version": version}):

@@ -2,8 +2,8 @@
 # Copyright: groundwork.backend contributors
 """Backup sets that are being written: who began one, when it counts as interrupted, begin and removal.
 
-``<path>/.partial-<id>`` becomes ``<path>/<id>`` by the commit and is never read before. Begin and commit are processes of
-their own, so an owner file says who began a set; every change holds flock(2) on ``<path>``.
+``<path>/.partial-<id>`` becomes ``<path>/<id>`` by the commit and is never read before. Begin and commit are processes
+of their own, so an owner file says who began a set; every change holds flock(2) on ``<path>``.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ RELEASE: dict[str, Any] = {  # the option of every kind that can tell one releas
 class Outcome:
     """What one attempt found. "Not reachable" is an outcome, never an exception.
 
-    state:    up, down, or unknown when the one who could tell did not answer (then neither up nor down holds).
+    state:    up, down, or unknown: it is on its way, or who could tell did not answer. Neither up nor down holds then.
     reason:   why it is not up, in words.
     terminal: it will not come up by itself any more, so that waiting is of no use.
     status:   the HTTP status, or the state that Docker tells.
@@ -166,13 +166,20 @@ class Masker:
     _pattern: re.Pattern[str] | None = field(init=False)
 
     def __post_init__(self) -> None:
-        forms = {form for secret in self.secrets for form in (secret, json.dumps(secret)[1:-1], quote(secret, safe=""))}
+        forms = {form for secret in self.secrets for form in _spellings(secret)}
         longest_first = sorted(filter(None, forms), key=len, reverse=True)
-        object.__setattr__(self, "_pattern", re.compile("|".join(map(re.escape, longest_first))) if forms else None)
+        object.__setattr__(
+            self, "_pattern", re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        )
 
     def __call__(self, text: str) -> str:
         """The text without secrets."""
         return self._pattern.sub(MASK, text) if self._pattern else text
+
+
+def _spellings(secret: str) -> tuple[str, ...]:
+    in_json = json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]
+    return secret, *in_json, quote(secret, safe="")
 
 
 def network_outcome(error: OSError, where: str, seconds: float, *, fail_fast: bool) -> Outcome:

@@ -157,22 +157,24 @@ def judge(found: Mapping[str, Any], wanted: Wanted, *, new_restarts: int, ran_fo
         return _judge_running(found, wanted, name, ran_for)
     if status in ("exited", "dead"):
         return _judge_ended(found, wanted, name, status)
+    cannot_start = status == "created" and bool(state["Error"])
     told = f"{name} is {status}" + (f": {state['Error']}" if state["Error"] else "")
-    return Outcome("down", told, terminal=status == "created" and bool(state["Error"]), status=status)
+    starting = status in ("created", "restarting") and not cannot_start
+    return Outcome("unknown" if starting else "down", told, terminal=cannot_start, status=status)
 
 
 def _judge_running(found: Mapping[str, Any], wanted: Wanted, name: str, ran_for: float) -> Outcome:
     health = found["State"].get("Health")
     if wanted.one_shot:
-        return Outcome("down", f"{name} is still running, and is meant to end", status="running")
+        return Outcome("unknown", f"{name} is still running, and is meant to end", status="running")
     if health and health["Status"] != "healthy":
         log = health.get("Log") or []
         told = " ".join(last_lines(log[-1]["Output"], 3).split())[:300] if log else ""
         reason = f"{name} is {health['Status']}" + (f": {told}" if told else "")
-        return Outcome("down", reason, status=str(health["Status"]))
+        return Outcome("down" if health["Status"] == "unhealthy" else "unknown", reason, status=str(health["Status"]))
     if not health and ran_for < wanted.running_for:
         reason = f"{name} has no health check and runs for less than {wanted.running_for:g} seconds"
-        return Outcome("down", reason, status="running")
+        return Outcome("unknown", reason, status="running")
     mismatch = wanted.release.mismatch(found) if wanted.release else ""
     return Outcome("down" if mismatch else "up", mismatch, status="healthy" if health else "running")
 

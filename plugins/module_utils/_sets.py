@@ -104,37 +104,46 @@ def require_space(path: Path, last_bytes: int, min_free_bytes: int) -> int:
 
 
 def check_files(folder: Path, components: Sequence[Component]) -> None:
-    """Read every listed file again and compare; nothing else may be there. Raises StateError.
-
-    Files and folders that others could read lose that, and everything is synced to the disk.
-    """
+    """Read every listed file again and compare; nothing else may be there. Raises StateError and InputError."""
+    if not components:
+        raise InputError("A backup set without components is no backup.", fix="List what was backed up in components.")
+    if len({component.name for component in components}) != len(components):
+        raise InputError("Two components have the same name.", fix="Give each its own name and folder.")
     listed = {name: entry for component in components for name, entry in component.paths()}
-    if not listed:
-        raise StateError("A backup set without components is no backup.", fix="List what was backed up in components.")
-    directories = [folder]
     with os_errors(f"read {folder}"):
         for found in sorted(folder.rglob("*")):
             name = str(found.relative_to(folder))
-            if found.is_dir() and not found.is_symlink():
-                directories.append(found)
-            elif name not in listed and name not in (OWNER_NAME, MANIFEST_NAME):
+            is_folder = found.is_dir() and not found.is_symlink()
+            if not is_folder and name not in listed and name not in (OWNER_NAME, MANIFEST_NAME):
                 raise StateError(
                     f"{found} belongs to no component of the set.",
                     fix="Commit every component that was written, or abort this set and begin a new one.",
                 )
     for name, entry in listed.items():
         _check_file(folder / name, entry.bytes, entry.sha256)
-    for directory in reversed(directories):
-        with os_errors(f"sync {directory}"):
-            directory.chmod(0o700)
-            sync_directory(directory)
+
+
+def secure_files(folder: Path) -> None:
+    """Take files and folders away from other users, and write everything through to the disk. Raises StateError."""
+    with os_errors(f"sync {folder}"):
+        for found in (*folder.rglob("*"), folder):
+            found.chmod(0o700 if found.is_dir() else 0o600)
+            fd = os.open(found, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
 
 
 def publish(path: Path, folder: Path, manifest: Manifest) -> Path:
-    """Write the manifest and give the set its final name. The caller has checked the files and holds the lock."""
+    """Write the manifest and give the set its final name. The caller has checked the files and holds the lock.
+
+    Raises StateError; the set is uncommitted then.
+    """
     final = path / manifest.id
     if final.exists():
         raise StateError(f"{final} exists already.", fix="Abort this set and begin a new one.")
+    secure_files(folder)
     write_manifest(folder, manifest)
     with os_errors(f"rename {folder} to {final}"):
         (folder / OWNER_NAME).unlink(missing_ok=True)
@@ -154,13 +163,6 @@ def _check_file(path: Path, size: int, sha256: str) -> None:
             f"{found.bytes} with {found.sha256}.",
             fix="Abort this set and back up again.",
         )
-    with os_errors(f"sync {path}"):
-        path.chmod(0o600)
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
 
 def _read_set(folder: Path, set_id: str, stack: str) -> Manifest:

@@ -11,9 +11,10 @@ short_description: Begin, commit, abort and list the backup sets of a stack
 version_added: 0.1.0
 author: groundwork.backend contributors (@groundwork-backend)
 description:
-  - A backup set is one folder with the dump of every store of a stack and one C(manifest.json). It is complete or absent.
-  - O(action=begin) makes the folder that the store modules write into; O(action=commit) reads every file again, compares
-    it with what the store modules reported, writes the manifest and gives the folder its final name.
+  - A backup set is one folder with the dump of every store of a stack and one C(manifest.json).
+    It is complete or absent.
+  - O(action=begin) makes the folder that the store modules write into; O(action=commit) reads every file again,
+    compares it with what the store modules reported, writes the manifest and gives the folder its final name.
   - The folder of a set that is being written begins with C(.partial-) and is never read as a backup.
 attributes:
   check_mode:
@@ -41,7 +42,8 @@ options:
     choices: [begin, commit, abort, list]
   path:
     description:
-      - Folder of the stack's sets on the managed host, such as C(/var/backups/verisphere). Nothing else belongs into it.
+      - Folder of the stack's sets on the managed host, such as C(/var/backups/verisphere).
+        Nothing else belongs into it.
       - O(action=begin) creates it with mode C(0700).
     type: path
     required: true
@@ -125,54 +127,54 @@ EXAMPLES = r"""
 RETURN = r"""
 id:
   description: Id of the set.
-  returned: O(action=begin), O(action=commit), O(action=abort)
+  returned: when action is begin or commit or abort
   type: str
   sample: 20261121T061200Z
 path:
   description:
     - Folder of the set. After O(action=begin) the store modules write into C(components/<name>) inside it.
-  returned: O(action=begin), O(action=commit), O(action=abort)
+  returned: when action is begin or commit or abort
   type: str
   sample: /var/backups/verisphere/.partial-20261121T061200Z
 removed:
   description: Folders of interrupted sets that were removed.
-  returned: O(action=begin), O(action=abort)
+  returned: when action is begin or abort
   type: list
   elements: str
 free_bytes:
   description: Free space on the file system of O(path) after the begin, in bytes.
-  returned: O(action=begin)
+  returned: when action is begin
   type: int
 manifest:
   description: The manifest; V(null) in check mode when there is no set yet.
-  returned: O(action=commit)
+  returned: when action is commit
   type: dict
 sets:
   description:
     - The usable sets, newest first. Each has C(id), C(path), C(created_at), C(seconds), C(bytes), C(release) and
       C(components), a list of names.
-  returned: O(action=list)
+  returned: when action is list
   type: list
   elements: dict
 newest:
   description: Manifest of the newest usable set with its folder as C(path), or V(null).
-  returned: O(action=list)
+  returned: when action is list
   type: dict
 latest:
   description: Id of the newest usable set, or V(null).
-  returned: O(action=list)
+  returned: when action is list
   type: str
 count:
   description: How many usable sets there are.
-  returned: O(action=list)
+  returned: when action is list
   type: int
 bytes:
-  description: Size of all usable sets, in bytes.
-  returned: O(action=list)
+  description: Size of the committed set, or of all usable sets, in bytes.
+  returned: when action is commit or list
   type: int
 damaged:
   description: Sets that cannot be used, each with C(id), C(path) and C(reason).
-  returned: O(action=list)
+  returned: when action is list
   type: list
   elements: dict
 """
@@ -203,7 +205,6 @@ from ansible_collections.groundwork.backend.plugins.module_utils._partials impor
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._sets import (
     check_files,
-    folder_names,
     new_id,
     parse_id,
     publish,
@@ -260,14 +261,14 @@ def commit(context: Context, path: Path) -> dict[str, Any]:
     set_id = params["id"]
     final, folder = path / set_id, partial_path(path, set_id)
     if context.check_mode and not folder.is_dir() and not final.is_dir():
-        return {"changed": True, "id": set_id, "path": str(final), "manifest": None}
+        return {"changed": True, "id": set_id, "path": str(final), "bytes": 0, "manifest": None}
     components = tuple(Component.from_dict(component) for component in params["components"])
     with locked(path):
         if final.is_dir() and not folder.is_dir():
             return _already(path / set_id, params["stack"], components)
         before = _layout(path)
         partial = find_partial(path, set_id)
-        check_files(folder, components, write=not context.check_mode)
+        check_files(folder, components)
         manifest = _manifest(context, partial, components)
         if not context.check_mode:
             publish(path, folder, manifest)
@@ -279,6 +280,7 @@ def commit(context: Context, path: Path) -> dict[str, Any]:
         "changed": True,
         "id": set_id,
         "path": str(final),
+        "bytes": manifest.total_bytes,
         "manifest": manifest.to_dict(),
         "diff": {"before": before, "after": after},
     }
@@ -308,7 +310,13 @@ def _already(folder: Path, stack: str, components: tuple[Component, ...]) -> dic
         raise StateError(
             f"Backup set {folder.name} is committed already, with other components.", fix="Begin a new set."
         )
-    return {"changed": False, "id": manifest.id, "path": str(folder), "manifest": manifest.to_dict()}
+    return {
+        "changed": False,
+        "id": manifest.id,
+        "path": str(folder),
+        "bytes": manifest.total_bytes,
+        "manifest": manifest.to_dict(),
+    }
 
 
 def abort(context: Context, path: Path) -> dict[str, Any]:

@@ -54,7 +54,9 @@ options:
         required: true
         choices: [http, tcp, container]
       expect:
-        description: With V(down), the check holds when it does not pass, for example after something was stopped.
+        description:
+          - With V(down), the check holds when it does not pass, for example after something was stopped.
+          - A container that is still starting is neither up nor down.
         type: str
         choices: [up, down]
         default: up

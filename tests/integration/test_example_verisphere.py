@@ -33,7 +33,7 @@ KEY = "sk-canary-key"
 sys.path.insert(0, str(SOURCE))
 from semantic_dedupe.embeddings import LocalEmbedder
 from semantic_dedupe.settings import REQUIRED_SCHEMA_VERSION
-from semantic_dedupe.store import NEAREST
+from semantic_dedupe.store import NEAREST, nearest
 
 TOWER = "The Eiffel Tower is 330 metres tall."
 TOWER_NEAR = "the eiffel tower is 330 METRES high!"
@@ -407,22 +407,21 @@ def test_similar(service: Service, empty: Database) -> None:
 
 def test_a_crowd_of_another_model_does_not_hide_a_match(service: Service, empty: Database) -> None:
     claim_id = service.post(TOWER).json()["claim_id"]
-    # 300 nearer neighbours of another model: more than the index looks at in one go.
-    empty.query(
-        "WITH crowd AS (INSERT INTO claims (claim_text, content_hash)"
-        "   SELECT 'crowd', 'crowd ' || n FROM generate_series(1, 300) n RETURNING claim_id)"
-        " INSERT INTO claim_embeddings SELECT crowd.claim_id, 'another', e.embedding"
-        "   FROM crowd, claim_embeddings e WHERE e.claim_id = %s",
-        claim_id,
-    )
-    # With so few rows the planner would rather read them all.
-    empty.query(f"ALTER ROLE verisphere_app IN DATABASE {empty.name} SET enable_seqscan = off")
-    try:
-        empty.disconnect_app()
-        assert service.post(TOWER_NEAR).json()["nearest"]["claim_id"] == claim_id
-    finally:
-        empty.query(f"ALTER ROLE verisphere_app IN DATABASE {empty.name} RESET enable_seqscan")
-        empty.disconnect_app()
+    vector = LocalEmbedder().embed(TOWER_NEAR)
+    near = json.dumps(vector)
+    # 200 nearer neighbours of another model, each in a direction of its own: more than the index looks at in one go.
+    with psycopg.connect(empty.server.dsn(empty.name)) as connection, connection.cursor() as cursor:
+        cursor.executemany(
+            "WITH new AS (INSERT INTO claims (claim_text, content_hash) VALUES ('crowd', %s) RETURNING claim_id)"
+            " INSERT INTO claim_embeddings SELECT claim_id, 'another', %s FROM new",
+            [(f"crowd {n}", json.dumps([*vector[:n], vector[n] + 0.5, *vector[n + 1 :]])) for n in range(200)],
+        )
+    with psycopg.connect(empty.server.dsn(empty.name)) as connection:
+        # With so few rows the planner would rather read them all: leave it only the index. Rolled back below.
+        connection.execute("ALTER TABLE claim_embeddings DROP CONSTRAINT claim_embeddings_pkey")
+        connection.execute("SET LOCAL enable_seqscan = off")
+        assert [match.claim_id for match in nearest(connection, near, LocalEmbedder.model, 0, 1)] == [claim_id]
+        connection.rollback()
 
 
 @pytest.mark.parametrize(

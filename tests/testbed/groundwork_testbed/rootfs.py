@@ -138,7 +138,8 @@ def base_rootfs(os_name: str) -> RootFs:
         os_name,
         BASE_PACKAGES,
         SLIM_DPKG_OPTIONS,
-        (FILES / "customize-common.sh").read_text(encoding="utf-8"),
+        (FILES / "customize-common.sh").read_text(encoding="utf-8")
+        + (FILES / "customize-base.sh").read_text(encoding="utf-8"),
         "",
     )
 

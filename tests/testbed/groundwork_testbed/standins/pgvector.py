@@ -39,6 +39,7 @@ RUN groupadd -r postgres --gid=999 \\
 ENV LANG=en_US.utf8 PG_MAJOR=16 PG_VERSION={POSTGRES}-testbed
 COPY lib /usr/lib
 COPY postgres-entrypoint.sh /usr/local/bin/docker-entrypoint.sh
+# initdb comments the first unix_socket_directories out: the second one stays.
 RUN set -eu; \\
     home=/usr/lib/postgresql/16; \\
     for library in /usr/lib/{LIBRARIES}libpq-*; do \\
@@ -48,7 +49,7 @@ RUN set -eu; \\
     ln -s "$home/share/postgresql" /usr/share/postgresql/16; \\
     ln -s 16/postgresql.conf.sample /usr/share/postgresql/postgresql.conf.sample; \\
     sed -i -e "s/^#*listen_addresses =.*/listen_addresses = '*'/" \\
-           -e "s|^#*unix_socket_directories =.*|unix_socket_directories = '/var/run/postgresql'|" \\
+           -e "s|^#*unix_socket_directories =.*|&\\nunix_socket_directories = '/var/run/postgresql'|" \\
            "$home/share/postgresql/postgresql.conf.sample"; \\
     install -d -o postgres -g postgres -m 1777 /var/lib/postgresql; \\
     install -d -o postgres -g postgres -m 3777 /var/run/postgresql; \\

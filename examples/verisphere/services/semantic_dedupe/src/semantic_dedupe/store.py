@@ -158,11 +158,11 @@ class Store:
                 ).fetchall()
                 _put_embedding(conn, claim_id, vector, model)
                 return _repeated(conn, claim_id, text, model, threshold)
-            matches = _nearest(conn, _literal(vector), model, exclude=row[0], limit=1)
+            matches = nearest(conn, _literal(vector), model, exclude=row[0], limit=1)
             _put_embedding(conn, row[0], vector, model)
-            nearest = matches[0] if matches else None
-            duplicate = nearest is not None and nearest.distance <= threshold
-            return _record(conn, Verdict(row[0], True, duplicate, nearest), model, threshold)
+            match = matches[0] if matches else None
+            duplicate = match is not None and match.distance <= threshold
+            return _record(conn, Verdict(row[0], True, duplicate, match), model, threshold)
 
     def similar(self, claim_id: int, limit: int) -> list[Match] | None:
         """Return the nearest other claims of the same embedding model, nearest first; None for an unknown id."""
@@ -176,7 +176,7 @@ class Store:
                 return None
             if row[0] is None:
                 return []
-            return _nearest(conn, row[0], row[1], exclude=claim_id, limit=limit)
+            return nearest(conn, row[0], row[1], exclude=claim_id, limit=limit)
 
     def state(self) -> DatabaseState:
         """Look at the database over a connection of its own, so that a busy pool does not look like a dead server."""
@@ -195,7 +195,8 @@ class Store:
             return DatabaseState("unreachable", problems=(f"The database cannot be reached: {why}",))
 
 
-def _nearest(conn: psycopg.Connection[Any], vector: str, model: str, exclude: int, limit: int) -> list[Match]:
+def nearest(conn: psycopg.Connection[Any], vector: str, model: str, exclude: int, limit: int) -> list[Match]:
+    """Return the claims of `model` nearest to `vector` (pgvector's text form), but for the id `exclude`."""
     conn.execute(_SCAN_SETTINGS)
     rows = conn.execute(NEAREST, {"vector": vector, "model": model, "exclude": exclude, "limit": limit})
     return [Match(row[0], row[1], max(0.0, row[2])) for row in rows]
@@ -217,14 +218,14 @@ def _repeated(conn: psycopg.Connection[Any], claim_id: int, text: str, model: st
 
 
 def _record(conn: psycopg.Connection[Any], verdict: Verdict, model: str, threshold: float) -> Verdict:
-    nearest = verdict.nearest
+    match = verdict.nearest
     conn.execute(
         "INSERT INTO similarity_checks (claim_id, nearest_claim_id, distance, threshold, duplicate, embedding_model)"
         " VALUES (%s, %s, %s, %s, %s, %s)",
         (
             verdict.claim_id,
-            nearest.claim_id if nearest else None,
-            nearest.distance if nearest else None,
+            match.claim_id if match else None,
+            match.distance if match else None,
             threshold,
             verdict.duplicate,
             model,

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: groundwork.backend contributors
+"""The table that remembers which migrations were applied.
+
+A second table, <ledger>_progress, remembers the statement that a migration outside of a transaction has reached. It is
+made only when there is such a migration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.groundwork.backend.plugins.module_utils._errors import StateError
+from ansible_collections.groundwork.backend.plugins.module_utils._migrations import LedgerRow, Migration
+
+_COLUMNS = [
+    ("version", "text"),
+    ("name", "text"),
+    ("checksum", "text"),
+    ("applied_at", "timestamp with time zone"),
+    ("execution_ms", "bigint"),
+    ("applied_by", "text"),
+    ("state", "text"),
+]
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The ledger schema.table of one database. Its methods let psycopg's errors through."""
+
+    schema: str
+    table: str
+
+    @property
+    def name(self) -> str:
+        """The table's name for messages and results."""
+        return f"{self.schema}.{self.table}"
+
+    def rows(self, connection: Any) -> list[LedgerRow]:
+        """What is recorded; an absent table holds nothing. Raises StateError when the table is another's."""
+        columns = self._columns(connection, self.table)
+        if not columns:
+            return []
+        if columns != _COLUMNS:
+            raise StateError(
+                f"The table {self.name} exists and is not a ledger of this version of the module: its columns are "
+                f"{', '.join(name for name, _ in columns)}.",
+                fix="Name another table with ledger_schema and ledger_table, or upgrade the collection.",
+            )
+        reached = {}
+        if self._columns(connection, self._progress):
+            reached = {
+                version: (statement, line)
+                for version, statement, line in connection.execute(
+                    f"SELECT version, statement, line FROM {self._quoted(self._progress)}"
+                )
+            }
+        found = connection.execute(f"SELECT version, name, checksum, applied_at, state FROM {self._quoted(self.table)}")
+        return [LedgerRow(*row, *reached.get(row[0], (None, None))) for row in found]
+
+    def create(self, connection: Any) -> None:
+        """Create the table, and its schema, when they are not there."""
+        if connection.execute("SELECT to_regnamespace(%s)", [_quote(self.schema)]).fetchone() == (None,):
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_quote(self.schema)}")
+        connection.execute(
+            f"""CREATE TABLE IF NOT EXISTS {self._quoted(self.table)} (
+                version text PRIMARY KEY,
+                name text NOT NULL,
+                checksum text NOT NULL,
+                applied_at timestamptz NOT NULL,
+                execution_ms bigint NOT NULL,
+                applied_by text NOT NULL,
+                state text NOT NULL CHECK (state IN ('applied', 'baseline', 'failed', 'running'))
+            )"""
+        )
+
+    def record(self, connection: Any, migration: Migration, *, state: str, execution_ms: int) -> None:
+        """Write the row of a migration, or bring it up to date."""
+        connection.execute(
+            f"""INSERT INTO {self._quoted(self.table)}
+                (version, name, checksum, applied_at, execution_ms, applied_by, state)
+                VALUES (%s, %s, %s, clock_timestamp(), %s, session_user, %s)
+                ON CONFLICT (version) DO UPDATE SET applied_at = excluded.applied_at,
+                execution_ms = excluded.execution_ms, state = excluded.state""",
+            [migration.version, migration.name, migration.checksum, execution_ms, state],
+        )
+
+    def create_progress(self, connection: Any) -> None:
+        """Create the table of reached statements when it is not there."""
+        connection.execute(
+            f"""CREATE TABLE IF NOT EXISTS {self._quoted(self._progress)} (
+                version text PRIMARY KEY, statement integer NOT NULL, line integer NOT NULL)"""
+        )
+
+    def reach(self, connection: Any, migration: Migration, statement: int, line: int) -> None:
+        """Remember that a statement (counted from 1) is about to start."""
+        connection.execute(
+            f"""INSERT INTO {self._quoted(self._progress)} VALUES (%s, %s, %s)
+                ON CONFLICT (version) DO UPDATE SET statement = excluded.statement, line = excluded.line""",
+            [migration.version, statement, line],
+        )
+
+    def forget_progress(self, connection: Any, migration: Migration) -> None:
+        """Remove what reach() remembered of a migration."""
+        connection.execute(f"DELETE FROM {self._quoted(self._progress)} WHERE version = %s", [migration.version])
+
+    @property
+    def _progress(self) -> str:
+        return f"{self.table}_progress"
+
+    def _quoted(self, table: str) -> str:
+        return f"{_quote(self.schema)}.{_quote(table)}"
+
+    def _columns(self, connection: Any, table: str) -> list[tuple[str, str]]:
+        found: list[tuple[str, str]] = connection.execute(
+            "SELECT attname::text, format_type(atttypid, NULL) FROM pg_attribute "
+            "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+            [self._quoted(table)],
+        ).fetchall()
+        return found
+
+
+def _quote(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: groundwork.backend contributors
+"""Release ids and the source of a release; git is the real one."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.modules import ModuleRunner
+
+from ansible_collections.groundwork.backend.plugins.module_utils._errors import CommandError, InputError
+from ansible_collections.groundwork.backend.plugins.module_utils._release import fetch_git, list_files, release_id
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    (folder / "ops").mkdir(parents=True)
+    (folder / "ops" / "compose.yml").write_text("services: {web: {image: x, ports: ['80:80']}}\n")
+    (folder / "app.py").write_text("print('hello')\n")
+    (folder / "link").symlink_to("app.py")
+    (folder / ".env").write_text("SECRET=1\n")
+    (folder / "node_modules" / "deep").mkdir(parents=True)
+    (folder / "node_modules" / "deep" / "x.js").write_text("")
+    return folder
+
+
+def identify(folder: Path, settings: str = "s") -> str:
+    return release_id(folder, list_files(folder, [".env", "node_modules"]), settings)
+
+
+def test_excluded_names_do_not_belong_to_the_release(source: Path) -> None:
+    assert list_files(source, [".env", "node_modules"]) == ["app.py", "link", "ops/compose.yml"]
+    assert "app.py" not in list_files(source, ["*.py"])
+    assert list_files(source, [".env", "node_modules", "ops/*"]) == ["app.py", "link"]
+
+
+def test_the_id_is_the_same_for_the_same_content(source: Path) -> None:
+    before = identify(source)
+    (source / "app.py").touch()
+    (source / ".env").write_text("SECRET=2\n")
+    assert identify(source) == before
+    assert len(before) == 12
+
+
+@pytest.mark.parametrize("change", ["content", "name", "executable", "link", "settings"])
+def test_the_id_changes_with_what_is_deployed(source: Path, change: str) -> None:
+    before = identify(source)
+    match change:
+        case "content":
+            (source / "app.py").write_text("print('bye')\n")
+        case "name":
+            (source / "app.py").rename(source / "main.py")
+        case "executable":
+            (source / "app.py").chmod(0o755)
+        case "link":
+            (source / "link").unlink()
+            (source / "link").symlink_to("ops/compose.yml")
+    assert identify(source, "t" if change == "settings" else "s") != before
+
+
+def test_a_missing_or_empty_source_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"app_source\.path"):
+        list_files(tmp_path / "nope", [])
+    with pytest.raises(InputError, match="app_source_exclude"):
+        list_files(tmp_path, [])
+
+
+def git(folder: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main"]
+    subprocess.run(["git", *identity, "-C", str(folder), *arguments], check=True, capture_output=True)
+
+
+def test_a_git_source_follows_its_branch(source: Path, tmp_path: Path) -> None:
+    git(source, "init", "--quiet")
+    git(source, "add", "app.py", "ops", "link")
+    git(source, "commit", "--quiet", "-m", "one")
+    tree, first = fetch_git(tmp_path / "cache", str(source), "main")
+    assert (tree / "app.py").read_text() == "print('hello')\n"
+    (source / "app.py").write_text("print('two')\n")
+    git(source, "commit", "--quiet", "-am", "two")
+    tree, second = fetch_git(tmp_path / "cache", str(source), "main")
+    assert first != second
+    assert (tree / "app.py").read_text() == "print('two')\n"
+    assert fetch_git(tmp_path / "cache", str(source), first)[1] == first
+    with pytest.raises(InputError, match="'nope'"):
+        fetch_git(tmp_path / "cache", str(source), "nope")
+    with pytest.raises(CommandError, match="clone"):
+        fetch_git(tmp_path / "cache", str(tmp_path / "no-repository"), "main")
+
+
+@pytest.fixture
+def options(source: Path, tmp_path: Path) -> dict[str, object]:
+    return {
+        "path": str(source),
+        "exclude": [".env", "node_modules"],
+        "compose_files": ["ops/compose.yml"],
+        "web_services": {"web": 80},
+        "cache": str(tmp_path / "cache"),
+    }
+
+
+def test_the_module_finds_checks_and_lists(module: ModuleRunner, options: dict[str, object]) -> None:
+    first, second = module("release_source", options), module("release_source", options, check=True)
+    assert first["release"] == second["release"]
+    assert first["changed"] is False
+    assert Path(first["file_list"]).read_bytes().split(b"\0") == [b"app.py", b"link", b"ops/compose.yml", b""]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"compose_files": ["nope.yml"]}, ["app_compose_files names nope.yml"]),
+        ({"web_services": {"wep": 80}}, ["app_web_services.wep", "the compose files have: web"]),
+        ({"web_services": {"web": 81}}, ["app_web_services.web.port is 81", "80"]),
+        ({"required_paths": {"app_migrations: sql": "sql"}}, ["app_migrations: sql", "no such folder"]),
+        ({"path": "/nonexistent"}, ["app_source.path is /nonexistent"]),
+    ],
+)
+def test_mistakes_are_sentences(
+    module: ModuleRunner, options: dict[str, object], change: dict[str, object], words: list[str]
+) -> None:
+    result = module("release_source", options | change)
+    assert result["failed"]
+    assert all(word in result["msg"] for word in words), result["msg"]
+
+
+def test_an_unset_variable_is_named(module: ModuleRunner, options: dict[str, object], source: Path) -> None:
+    (source / "ops" / "compose.yml").write_text("services: {web: {image: 'x:${TAG}', ports: ['80:80']}}\n")
+    result = module("release_source", options)
+    assert result["failed"]
+    assert "TAG" in result["msg"]
+    assert "app_env" in result["msg"]
+    assert "failed" not in module("release_source", options | {"env_names": ["TAG"]})
