@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: groundwork.backend contributors
-"""Filters of the collection: dotenv and settings_digest."""
+"""Filters of the collection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.groundwork.backend.plugins.module_utils import _dotenv
+from ansible_collections.groundwork.backend.plugins.module_utils import _dotenv, _stack
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import GroundworkError
 
 _ROUNDS = 200_000
@@ -38,4 +38,10 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Name to function."""
-        return {"dotenv": dotenv, "settings_digest": settings_digest}
+        return {
+            "container_endpoints": _stack.container_endpoints,
+            "dotenv": dotenv,
+            "settings_digest": settings_digest,
+            "status_table": _stack.status_table,
+            "web_checks": _stack.web_checks,
+        }

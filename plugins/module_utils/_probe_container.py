@@ -40,7 +40,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "release": RELEASE,
     "fail_fast": {"type": "bool"},
 }
-_LOG_SECONDS = 5.0
+_LOG_SECONDS = 3.0
 _NO_SUCH = "no such container"
 
 

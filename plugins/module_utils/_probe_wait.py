@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -176,6 +177,13 @@ class Waiter:
         reason = " ".join(self.masker(outcome.reason).split())[:_ONE_LINE]
         body = self.masker(outcome.body)[:BODY_LIMIT]
         return Outcome(outcome.state, reason, outcome.terminal, outcome.status, body)
+
+
+def read_logs(failed: Sequence[Progress], lines: int, masker: Masker) -> dict[str, list[str]]:
+    """The last *lines* of the logs behind the failed checks, by their names; those that have none are left out."""
+    with ThreadPoolExecutor(8) as pool:  # at once, so that an engine that hangs costs its patience only once
+        found = zip(failed, pool.map(lambda one: one.check.logs(lines), failed), strict=True)
+        return {one.check.name: [masker(line) for line in log] for one, log in found if log}
 
 
 def report(progress: Progress) -> dict[str, Any]:

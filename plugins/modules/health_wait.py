@@ -298,7 +298,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._errors import 
 from ansible_collections.groundwork.backend.plugins.module_utils._module import Context, run_module
 from ansible_collections.groundwork.backend.plugins.module_utils._probe import Masker
 from ansible_collections.groundwork.backend.plugins.module_utils._probe_kinds import check_options, plan
-from ansible_collections.groundwork.backend.plugins.module_utils._probe_wait import Waiter, failure_line, report
+from ansible_collections.groundwork.backend.plugins.module_utils._probe_wait import Waiter, failure_line, read_logs, report
 
 
 def execute(context: Context) -> dict[str, Any]:
@@ -319,8 +319,7 @@ def execute(context: Context) -> dict[str, Any]:
         "unmet": [one.check.name for one in waiter.progress if one.state != "ok"],
     }
     if failed:
-        logs = {one.check.name: [masker(line) for line in one.check.logs(log_lines)] for one in failed}
-        result["logs"] = {name: lines for name, lines in logs.items() if lines}
+        result["logs"] = read_logs(failed, log_lines, masker)
         raise StateError(failure_line(failed, len(checks), waiter.elapsed), **result)
     return result
 

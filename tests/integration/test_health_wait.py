@@ -459,12 +459,11 @@ def test_secrets_do_not_follow_a_redirect_to_another_server(wait: Wait, web: _Se
                 "follow_redirects": True,
                 "bearer": "canary-token",
                 "headers": {"X-Own": "1"},
-                "jmespath": '!Authorization && !"X-Own" && Host',
-                "regex": "^",
+                "regex": "Host",
             }
         )
+    assert not result.get("failed"), result["msg"]
     body = result["checks"]["c1"]["body"]
-    assert '"Host"' in body
     assert "Authorization" not in body
     assert "X-Own" not in body
 

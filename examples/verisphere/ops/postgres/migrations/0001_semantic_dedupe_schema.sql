@@ -57,6 +57,11 @@ CREATE TABLE IF NOT EXISTS claim_embeddings (
 CREATE INDEX IF NOT EXISTS claim_embeddings_hnsw
 ON claim_embeddings USING hnsw ((embedding::halfvec(3072)) halfvec_cosine_ops);
 
+-- Claims are compared within one embedding model only. After a change of the model, its few vectors are islands in a
+-- graph of the others, and a search of the graph may never reach them. With this index the planner reads a small group
+-- exactly and keeps the graph for a large one.
+CREATE INDEX IF NOT EXISTS claim_embeddings_model ON claim_embeddings (embedding_model);
+
 -- What the service does, and no more: it never deletes, and it never rewrites a claim.
 GRANT USAGE ON SCHEMA public TO verisphere_app;
 GRANT SELECT, INSERT ON claims TO verisphere_app;

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: groundwork.backend contributors
+"""What the playbooks derive from a stack's settings and containers; pure, behind the filters of the same names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.groundwork.backend.plugins.module_utils._compose import LOOPBACK
+
+_SERVICE_LABEL = "com.docker.compose.service"
+Endpoints = Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+
+def container_endpoints(containers: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """service -> container port (as text) -> {"host", "port"}, of running containers.
+
+    containers: entries of Docker's GET /containers/json, with Labels and Ports.
+    """
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for container in containers:
+        service = found.setdefault((container.get("Labels") or {}).get(_SERVICE_LABEL, ""), {})
+        for port in container.get("Ports") or ():
+            if "PublicPort" in port:
+                host = port.get("IP") or ""
+                service[str(port["PrivatePort"])] = {
+                    "host": LOOPBACK if host in ("", "0.0.0.0", "::") else host,
+                    "port": port["PublicPort"],
+                }
+    return found
+
+
+def web_checks(
+    services: Mapping[str, Mapping[str, Any]], endpoints: Endpoints, project: str, release: str = ""
+) -> list[dict[str, Any]]:
+    """The health_wait checks of app_web_services: each service's health path at its endpoint, and that it is *release*.
+
+    A service without an endpoint (it does not run) is checked on port 1, where nothing answers.
+    """
+    checks: list[dict[str, Any]] = []
+    for name, service in services.items():
+        health = service["health"]
+        at = endpoints.get(name, {}).get(str(service["port"]), {"host": LOOPBACK, "port": 1})
+        check: dict[str, Any] = {
+            "name": name,
+            "kind": "http",
+            "url": f"http://{at['host']}:{at['port']}{health['path']}",
+            "log_container": {"project": project, "service": name},
+        }
+        if "expect" in health:
+            check["jmespath"] = health["expect"]
+        if release and "release" in health:
+            check["release"] = {"field": health["release"], "equals": release}
+        checks.append(check)
+    return checks
+
+
+def status_table(
+    containers: Sequence[Mapping[str, Any]],
+    checks: Mapping[str, Mapping[str, Any]],
+    schemas: Sequence[Mapping[str, Any]],
+    sets: Mapping[str, Any],
+    release: str,
+) -> list[str]:
+    """The lines of status.yml: release, services, health, schema versions, newest backup set.
+
+    schemas: results of pgvector_migrate in check mode, each with its inventory entry under "item".
+    sets:    result of backup_set with action=list.
+    """
+    rows = [("what", "name", "state"), ("release", "current", release)]
+    for container in containers:
+        rows.append(("service", container["Labels"][_SERVICE_LABEL], container["Status"]))
+    for name, check in checks.items():
+        error = f": {check['last_error']}" if check["state"] != "ok" and check.get("last_error") else ""
+        rows.append(("health", name, f"{check['state']}{error}"))
+    for schema in schemas:
+        rows.append(("schema", schema["item"]["database"], _schema_state(schema)))
+    newest = f"{sets['latest']} of {sets['count']}" if sets.get("latest") else "none"
+    rows.append(("backup", "newest", newest))
+    for damaged in sets.get("damaged") or ():
+        rows.append(("backup", damaged["id"], f"damaged: {damaged['reason']}"))
+    width = max(len(name) for _what, name, _state in rows)
+    return [f"{what:<8}| {name:<{width}} | {state}" for what, name, state in rows]
+
+
+def _schema_state(schema: Mapping[str, Any]) -> str:
+    if schema.get("failed") or "schema_version" not in schema:
+        return str(schema.get("msg", "unknown"))
+    pending = len(schema.get("pending") or ())
+    return f"{schema['schema_version'] or 'none'}{f', {pending} pending' if pending else ''}"
