@@ -4,28 +4,36 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
-from ansible.utils.collection_loader._collection_finder import _AnsibleCollectionFinder
 
-ROOT = Path(__file__).resolve().parent.parent
-COLLECTIONS = ROOT / "build" / "collections"
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-_AnsibleCollectionFinder(paths=[str(COLLECTIONS)])._install()
-sys.path.insert(0, str(ROOT / "tests"))
-
+from support import collection
 from support.modules import ModuleRunner
+
+collection.install()
 
 
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""
-    return ROOT
+    return collection.ROOT
 
 
 @pytest.fixture(scope="session")
 def module() -> ModuleRunner:
     """module("pg_backup", {...}, check=True) runs a module in its own process and returns its result."""
-    return ModuleRunner(ROOT)
+    return ModuleRunner(collection.ROOT)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI a skipped test is a failure: what CI is meant to have must be there."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") and reporter is not None and reporter.stats.get("skipped"):
+        reporter.write_line("Tests were skipped, and CI must have what they need.", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -31,24 +31,25 @@ class ArtifactWriter:
     """A file being written; it gets its final name only when the with-block ends without an error.
 
     Mode 0600 whatever the umask. Raises StateError when the disk is full or the folder cannot be written;
-    the temporary file is removed then, and an older file of the final name stays as it was.
+    the temporary file is removed then, and an older file of the final name stays as it was. What was written can be
+    read under *temporary* before the block ends.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        self.temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
         self._hash = hashlib.sha256()
         self._bytes = 0
 
     def __enter__(self) -> Self:
-        with os_errors(f"create {self._temporary}"):
-            self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os_errors(f"create {self.temporary}"):
+            self._fd = os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             os.fchmod(self._fd, 0o600)
         return self
 
     def write(self, data: bytes) -> int:
         """Append bytes."""
-        with os_errors(f"write {self._temporary}"):
+        with os_errors(f"write {self.temporary}"):
             view = memoryview(data)
             while view:
                 view = view[os.write(self._fd, view) :]
@@ -63,11 +64,11 @@ class ArtifactWriter:
             if kind is None:
                 with os_errors(f"finish {self.path}"):
                     os.fsync(self._fd)
-                    self._temporary.replace(self.path)
+                    self.temporary.replace(self.path)
                     sync_directory(self.path.parent)
         finally:
             os.close(self._fd)
-            self._temporary.unlink(missing_ok=True)
+            self.temporary.unlink(missing_ok=True)
 
     @property
     def entry(self) -> FileEntry:

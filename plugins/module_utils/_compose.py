@@ -17,6 +17,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._errors import 
 from ansible_collections.groundwork.backend.plugins.module_utils._exec import run
 
 LOOPBACK = "127.0.0.1"
+_ANYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
 RELEASE_VARIABLE = "APP_RELEASE"
 RELEASE_LABEL = "org.groundwork.release"
 
@@ -213,7 +214,7 @@ def endpoints(model: Model) -> dict[str, dict[str, dict[str, Any]]]:
     """service -> container port (as text) -> {"host", "port"} to reach it from the host itself."""
     return {
         name: {
-            str(port.target): {"host": _reachable(port.host_ip), "port": int(port.published)}
+            str(port.target): {"host": reachable(port.host_ip), "port": int(port.published)}
             for port in service.ports
             if port.published.isdigit()
         }
@@ -274,17 +275,16 @@ class _Tagged:
     value: Any
 
 
+def reachable(host_ip: str) -> str:
+    """Where the host itself reaches a port that is bound to *host_ip*."""
+    return LOOPBACK if host_ip in _ANYWHERE else host_ip
+
+
 def _bound(port: Port, public: bool) -> dict[str, Any]:
-    anywhere = port.host_ip in ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
     bound: dict[str, Any] = {"target": port.target, "protocol": port.protocol, "mode": "ingress"}
     if port.published:
         bound["published"] = port.published
-    if not (public and anywhere):
-        bound["host_ip"] = LOOPBACK if anywhere else port.host_ip
-    elif port.host_ip:
-        bound["host_ip"] = port.host_ip
+    host_ip = port.host_ip if public else reachable(port.host_ip)
+    if host_ip:
+        bound["host_ip"] = host_ip
     return bound
-
-
-def _reachable(host_ip: str) -> str:
-    return LOOPBACK if host_ip in ("", "0.0.0.0") else host_ip  # noqa: S104 - compared, not bound

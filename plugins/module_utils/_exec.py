@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, BinaryIO, Protocol
 
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import (
     CommandError,
@@ -55,7 +55,7 @@ def run(
     argv: Sequence[str],
     *,
     env: Mapping[str, str] | None = None,
-    stdin: str | bytes | None = None,
+    stdin: str | bytes | BinaryIO | None = None,
     cwd: str | None = None,
     timeout: float | None = None,
     check: bool = True,
@@ -63,15 +63,17 @@ def run(
 ) -> Completed:
     """Run a command and collect its output.
 
-    env is added to the environment; timeout is in seconds; asked continues "Could not …" in the error.
+    env is added to the environment; stdin is text, bytes or an open file; timeout is in seconds; asked continues
+    "Could not …" in the error.
     Raises DependencyError (no such program) and, with check, CommandError.
     """
     data = stdin.encode() if isinstance(stdin, str) else stdin
+    source: dict[str, Any] = {"input": data or b""} if data is None or isinstance(data, bytes) else {"stdin": data}
     try:
         done = subprocess.run(
             list(argv),
             env=_environment(env),
-            input=data if data is not None else b"",
+            **source,
             capture_output=True,
             cwd=cwd,
             timeout=timeout,

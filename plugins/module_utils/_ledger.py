@@ -8,10 +8,11 @@ made only when there is such a migration.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.groundwork.backend.plugins.module_utils._errors import StateError
+from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError, StateError
 from ansible_collections.groundwork.backend.plugins.module_utils._migrations import LedgerRow, Migration
 
 _COLUMNS = [
@@ -31,6 +32,14 @@ class Ledger:
 
     schema: str
     table: str
+
+    def __post_init__(self) -> None:
+        for name in (self.schema, self.table):
+            if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]{0,49}", name):
+                raise InputError(
+                    f"{name!r} cannot be the schema or the table of the ledger.",
+                    fix="Use up to 50 ASCII letters, digits and underscores, and a letter first.",
+                )
 
     @property
     def name(self) -> str:
@@ -53,10 +62,11 @@ class Ledger:
             reached = {
                 version: (statement, line)
                 for version, statement, line in connection.execute(
-                    f"SELECT version, statement, line FROM {self._quoted(self._progress)}"
+                    f"SELECT version, statement, line FROM {self._quoted(self._progress)}"  # noqa: S608 - checked above
                 )
             }
-        found = connection.execute(f"SELECT version, name, checksum, applied_at, state FROM {self._quoted(self.table)}")
+        columns_read = "version, name, checksum, applied_at, state"
+        found = connection.execute(f"SELECT {columns_read} FROM {self._quoted(self.table)}")  # noqa: S608 - checked above
         return [LedgerRow(*row, *reached.get(row[0], (None, None))) for row in found]
 
     def create(self, connection: Any) -> None:
@@ -122,4 +132,4 @@ class Ledger:
 
 
 def _quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+    return f'"{name}"'

@@ -14,13 +14,13 @@ from typing import Any
 
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import StateError
 
-# The first 8 bytes of sha256("groundwork.backend migrations"); advisory locks are per database already.
-LOCK_KEYS = (0x2A1D8C5F, 0x61F3B047)
+# sha256("groundwork.backend migrations"), two times 4 bytes without the sign; advisory locks are per database already.
+LOCK_KEYS = (0x6F7D0A25, 0x3F3F3C81)
 _POLL_SECONDS = 0.2
 
 
 class MigrationLock:
-    """The lock, held by *connection* (autocommit, used for nothing else) until that connection ends."""
+    """The lock, held by *connection* (autocommit, in no transaction while it waits) until it ends."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection

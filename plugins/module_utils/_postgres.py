@@ -5,10 +5,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ansible_collections.groundwork.backend.plugins.module_utils._errors import DependencyError, UnreachableError
+from ansible_collections.groundwork.backend.plugins.module_utils._errors import (
+    DependencyError,
+    StateError,
+    UnreachableError,
+)
 
 if TYPE_CHECKING:
     import psycopg
@@ -80,6 +85,16 @@ _REASONS: tuple[tuple[str, str, str], ...] = (
     ),
 )
 
+# What to do about an error of the server, by SQLSTATE or its class.
+_FIXES = {
+    "42501": "Grant the missing right to login_user, or log in as another role.",
+    "53100": "The server's disk is full: free space on it, then run again.",
+    "55P03": "Something holds the lock for long: look into pg_stat_activity, or run at a quieter time.",
+    "57014": "It ran into a timeout of the server or was cancelled.",
+    "08": "Look into the server's log, then run again.",
+    "57": "Look into the server's log, then run again.",
+}
+
 
 def login_options() -> dict[str, Any]:
     """The options that choose a server and a database, as arguments of AnsibleModule ("argument_spec").
@@ -119,7 +134,34 @@ def connect(params: Mapping[str, Any], *, application_name: str) -> psycopg.Conn
     try:
         return psycopg.connect(**_keywords(params), application_name=application_name, autocommit=True)
     except psycopg.Error as error:
-        raise _unreachable(params, str(error)) from None  # the cause may quote connection parameters
+        raise unreachable(params, str(error)) from None  # the cause may quote connection parameters
+
+
+@contextmanager
+def server_errors(asked: str) -> Iterator[None]:
+    """Turn an error of the server inside the block into a sentence; *asked* continues "Could not …".
+
+    For statements that hold no secret: the server may quote them. Raises StateError with the detail sqlstate, and
+    UnreachableError when the connection was lost.
+    """
+    import psycopg  # noqa: PLC0415 - optional on the host
+
+    try:
+        yield
+    except psycopg.Error as error:
+        told = error.diag.message_primary
+        if told is None:
+            raise UnreachableError(f"Could not {asked}: the connection was lost.", fix=fix_for("08")) from error
+        raise StateError(
+            f"Could not {asked}: {told} (SQLSTATE {error.sqlstate}).",
+            fix=fix_for(error.sqlstate),
+            sqlstate=error.sqlstate,
+        ) from error
+
+
+def fix_for(sqlstate: str | None) -> str:
+    """What to do about an error of the server; empty when the message itself says it."""
+    return _FIXES.get(sqlstate or "08") or _FIXES.get((sqlstate or "08")[:2], "")
 
 
 def server_version(connection: psycopg.Connection[Any]) -> str:
@@ -137,11 +179,12 @@ def _keywords(params: Mapping[str, Any]) -> dict[str, Any]:
         "sslmode": params.get("ssl_mode"),
         "sslrootcert": params.get("ca_cert"),
         "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "client_encoding": "UTF8",
     }
     return {name: value for name, value in keywords.items() if value is not None}
 
 
-def _unreachable(params: Mapping[str, Any], told: str) -> UnreachableError:
+def unreachable(params: Mapping[str, Any], told: str) -> UnreachableError:
     """The sentence for a failed connection; *told* is what libpq said, which never holds the password."""
     if password := params.get("login_password"):
         told = told.replace(password, "********")

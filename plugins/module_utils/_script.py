@@ -36,7 +36,6 @@ class Script:
     expanded: Expanded
     statements: tuple[Statement, ...]
     transactional: bool
-    indexes: tuple[BuiltIndex, ...]
 
     def line(self, statement: Statement, position: int = 0) -> int:
         """The line in the file of a character of a statement."""
@@ -54,10 +53,9 @@ def prepare(text: str, variables: Mapping[str, str], file: str) -> Script:
     statements = _sql.split(expanded.text, file)
     if not statements:
         raise InputError(f"{file} holds no SQL statement.", fix="Write one, or remove the file.")
-    indexes = tuple(index for statement in statements if (index := built_index(statement)))
     alone = [statement for statement in statements if runs_alone(statement.words)]
     if not alone:
-        return Script(file, expanded, _unwrapped(statements, expanded, file), True, indexes)
+        return Script(file, expanded, _unwrapped(statements, expanded, file), True)
     for statement in statements:
         if transaction_control(statement.words):
             raise InputError(
@@ -66,7 +64,7 @@ def prepare(text: str, variables: Mapping[str, str], file: str) -> Script:
                 f"{' '.join(alone[0].words[:3])}).",
                 fix="Move that statement into a migration of its own.",
             )
-    return Script(file, expanded, tuple(statements), False, indexes)
+    return Script(file, expanded, tuple(statements), False)
 
 
 def transaction_control(words: Sequence[str]) -> str:

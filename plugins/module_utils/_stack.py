@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.groundwork.backend.plugins.module_utils._compose import LOOPBACK
+from ansible_collections.groundwork.backend.plugins.module_utils._compose import LOOPBACK, reachable
 
 _SERVICE_LABEL = "com.docker.compose.service"
 Endpoints = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -23,9 +23,8 @@ def container_endpoints(containers: Sequence[Mapping[str, Any]]) -> dict[str, di
         service = found.setdefault((container.get("Labels") or {}).get(_SERVICE_LABEL, ""), {})
         for port in container.get("Ports") or ():
             if "PublicPort" in port:
-                host = port.get("IP") or ""
                 service[str(port["PrivatePort"])] = {
-                    "host": LOOPBACK if host in ("", "0.0.0.0", "::") else host,
+                    "host": reachable(port.get("IP") or ""),
                     "port": port["PublicPort"],
                 }
     return found

@@ -298,7 +298,12 @@ from ansible_collections.groundwork.backend.plugins.module_utils._errors import 
 from ansible_collections.groundwork.backend.plugins.module_utils._module import Context, run_module
 from ansible_collections.groundwork.backend.plugins.module_utils._probe import Masker
 from ansible_collections.groundwork.backend.plugins.module_utils._probe_kinds import check_options, plan
-from ansible_collections.groundwork.backend.plugins.module_utils._probe_wait import Waiter, failure_line, read_logs, report
+from ansible_collections.groundwork.backend.plugins.module_utils._probe_wait import (
+    Waiter,
+    failure_line,
+    read_logs,
+    report,
+)
 
 
 def execute(context: Context) -> dict[str, Any]:

@@ -124,19 +124,19 @@ def test_health_check_of_the_container(container: Start, wait: Wait) -> None:
     assert result["checks"]["c1"]["attempts"] > 1
     result = wait({"container": good}, {"name": "model", "container": bad}, timeout=2)
     first = result["msg"].splitlines()[0]
-    assert re.match(r"1 of 2 checks failed after 2\.\d seconds: model: \S+ is unhealthy: no model\.$", first)
+    assert re.match(r"1 of 2 checks failed after \d\.\d seconds: model: \S+ is unhealthy: no model\.$", first)
     assert any(line.endswith(" cannot find the model") for line in result["logs"]["model"])
 
 
 def test_restart_loop_ends_the_wait(container: Start, wait: Wait) -> None:
     """A container that crashes at once and is restarted by Docker; its log is returned, stderr in its place."""
-    name = container("echo reading settings; echo no DATABASE_URL >&2; exit 3", "--restart=always")
+    name = container("echo no DATABASE_URL >&2; sleep 0.1; echo giving up; exit 3", "--restart=always")
     result = wait({"name": "app", "container": name}, timeout=60)
     assert result["elapsed"] < 15
     assert result["checks"]["app"]["state"] == "failed"
     assert "is in a restart loop: restarted 3 times, exit code 3" in result["msg"]
     told = [line.split(" ", 1)[1] for line in result["logs"]["app"]]
-    assert told[:2] == ["reading settings", "no DATABASE_URL"]
+    assert told[:2] == ["no DATABASE_URL", "giving up"]
 
 
 def test_exit_without_restart_ends_the_wait(container: Start, wait: Wait) -> None:

@@ -47,14 +47,14 @@ def test_only_the_password_is_secret() -> None:
     ],
 )
 def test_each_reason_has_its_sentence(told: str, words: str) -> None:
-    error = _postgres._unreachable(PARAMS, told)
+    error = _postgres.unreachable(PARAMS, told)
     assert words in str(error)
     assert str(error).startswith("Could not connect to database 'shop' at db.example:5432: ")
     assert error.fix
 
 
 def test_password_is_never_in_the_message() -> None:
-    error = _postgres._unreachable({**PARAMS, "login_password": "canary-9f"}, 'invalid value "canary-9f" here')
+    error = _postgres.unreachable({**PARAMS, "login_password": "canary-9f"}, 'invalid value "canary-9f" here')
     assert "canary-9f" not in str(error)
 
 

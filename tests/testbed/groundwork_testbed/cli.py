@@ -27,7 +27,7 @@ from .errors import TestbedError
 from .inventory import render_inventory
 from .machine import root_prefix, run, step
 from .registry import ensure_registry, holds, push, pusher, stop_registry
-from .rootfs import Settings, ensure_rootfs, host_rootfs
+from .rootfs import Settings, base_rootfs, ensure_all, ensure_rootfs, host_rootfs
 from .standins import STANDINS
 from .standins.model import ensure_standin
 from .state import State, default_root
@@ -109,12 +109,14 @@ def up(state: State, images: Sequence[str]) -> None:
         raise TestbedError(f"No stand-in for {', '.join(unknown)}. There are: {', '.join(sorted(STANDINS))}.")
     wanted = [STANDINS[name] for name in STANDINS if not images or name in images]
     settings = Settings()
+    state.sweep()
     ensure_engine(state)
     ensure_network()
     hosts.ensure_key(state)
     ensure_registry(state)
-    for os_name in SUITES:
-        ensure_rootfs(host_rootfs(os_name), state, settings)
+    built = set(own_images())
+    bases = sorted({standin.base for standin in wanted if standin.tag(settings) not in built})
+    ensure_all([*map(host_rootfs, SUITES), *map(base_rootfs, bases)], state, settings)
     missing = {}
     for standin in wanted:
         identifier = ensure_standin(standin, state, settings)

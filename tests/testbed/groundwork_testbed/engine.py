@@ -59,6 +59,8 @@ def ensure_engine(state: State) -> None:
     """Have an engine that answers: the one that runs, the machine's service, or one of our own."""
     if answers():
         return
+    if which("ip") is None:
+        install(["iproute2"])
     if which("dockerd") is None or which("docker") is None:
         install(["docker.io", *(["docker-cli"] if has_package("docker-cli") else [])])
     if answers():

@@ -7,6 +7,8 @@ from __future__ import annotations
 import os
 import shlex
 import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -149,7 +151,7 @@ def ensure_rootfs(image: RootFs, state: State, settings: Settings) -> str:
     tag = image.tag(settings)
     if tag in own_images():
         return tag
-    need({"mmdebstrap": "mmdebstrap", "ip": "iproute2"})
+    need({"mmdebstrap": "mmdebstrap"})
     with (
         step(f"image {tag}"),
         tempfile.TemporaryDirectory(prefix="rootfs-", dir=state.cache, ignore_cleanup_errors=True) as name,
@@ -169,6 +171,18 @@ def ensure_rootfs(image: RootFs, state: State, settings: Settings) -> str:
             what=f"The image {tag} could not be imported",
         )
     return tag
+
+
+def ensure_all(images: Sequence[RootFs], state: State, settings: Settings) -> None:
+    """Build what is missing, two at a time: building is mostly waiting for one core."""
+    present = own_images()
+    missing = [image for image in images if image.tag(settings) not in present]
+    if not missing:
+        return
+    need({"mmdebstrap": "mmdebstrap"})
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for future in [pool.submit(ensure_rootfs, image, state, settings) for image in missing]:
+            future.result()
 
 
 def _build(image: RootFs, folder: Path, settings: Settings) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -50,6 +51,12 @@ class State:
                 f"The test bed must write to {self.root}, found: {error.strerror}. "
                 "Make it writable, or name another directory in GROUNDWORK_TESTBED_STATE."
             ) from error
+
+    def sweep(self) -> None:
+        """Remove what a build left that was killed. Only for who holds the lock."""
+        for pattern in ("rootfs-*", "standin-*", "registry-*"):
+            for folder in self.cache.glob(pattern):
+                shutil.rmtree(folder, ignore_errors=True)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

@@ -11,6 +11,12 @@ while read -r _ target _; do
 done </proc/self/mounts
 mount -o remount,bind,rw /proc/sys
 
+# A boot id for each boot, not the one of the kernel below: `reboot` can be noticed, and journals tell boots apart.
+cat /proc/sys/kernel/random/uuid >/run/boot_id
+mount --bind /run/boot_id /proc/sys/kernel/random/boot_id
+mount -o remount,bind,ro /proc/sys/kernel/random/boot_id
+rm -f /run/boot_id
+
 # The engine's own resolver listens on a loopback address, which containers inside this host could not reach.
 if [ -n "${TESTBED_NAMESERVERS:-}" ]; then
   for server in $TESTBED_NAMESERVERS; do

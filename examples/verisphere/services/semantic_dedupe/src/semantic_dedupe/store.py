@@ -21,7 +21,8 @@ _LOCK = (0x64654475, 0x636C6169)
 
 # The index holds half precision, so it only proposes; the order and the distances come from the full vectors.
 # Without iterative_scan the index would hand over its ef_search best of *all* models and the filter would then drop
-# those of the others, possibly all.
+# those of the others, possibly all. The index is the planner's choice: up to several thousand claims of a model it
+# reads them all instead, which is exact.
 _SCAN_SETTINGS = (
     "SELECT set_config('hnsw.ef_search', '100', true), set_config('hnsw.iterative_scan', 'strict_order', true)"
 )

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: groundwork.backend contributors
+"""No password appears in a process list, a log, a ledger, a manifest or in what Ansible prints, even with -vvv."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+from conftest import ADDRESS, ROOT, Playbook, environment
+from testinfra.host import Host
+
+KEY = ROOT / "build" / "testbed" / "ssh"
+SSH = [
+    "ssh", "-i", str(KEY / "id_ed25519"), "-o", f"UserKnownHostsFile={KEY / 'known_hosts'}", f"debian@{ADDRESS}",
+]  # fmt: skip
+# Prints every process's arguments again and again until standard input ends.
+WATCH = 'sudo sh -c \'while :; do cat /proc/[0-9]*/cmdline 2>/dev/null | tr "\\0" "\\n" | sort -u; sleep 0.02; done\''
+
+
+@pytest.fixture
+def secrets() -> list[str]:
+    """The scenario's real passwords, as prepared for the inventory."""
+    folder = ROOT / "build" / "molecule"
+    found = [(folder / name).read_text().split()[0] for name in ("superpass", "app_pass")]
+    assert all(len(secret) == 24 for secret in found)
+    return found
+
+
+def local_processes(found: set[str], done: threading.Event) -> None:
+    """Collect the arguments of all processes of the controller."""
+    while not done.wait(0.05):
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                found.update(path.read_bytes().decode(errors="replace").split("\0"))
+            except OSError:
+                continue
+
+
+def test_a_deploy_and_a_backup_show_no_secret(host: Host, playbook: Playbook, source: Path, secrets: list[str]) -> None:
+    (source / "ops" / "postgres" / "migrations" / "0003_rotate.sql").write_text(
+        "ALTER ROLE verisphere_app PASSWORD :'app_password';\n"
+    )
+    watcher = subprocess.Popen([*SSH, WATCH], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    remote: set[str] = set()
+    reader = threading.Thread(target=lambda: remote.update(watcher.stdout or ()))
+    reader.start()
+    here: set[str] = set()
+    done = threading.Event()
+    local = threading.Thread(target=local_processes, args=(here, done))
+    local.start()
+    try:
+        runs = [
+            playbook(name, "-vvv", "--diff", **variables)
+            for name, variables in (
+                ("deploy", {"app_source": {"path": str(source)}}),
+                ("backup", {}),
+                ("status", {}),
+                ("deploy", {"app_source": {"path": str(source)}, "app_web_services": {"nope": {"port": 1}}}),
+            )
+        ]
+    finally:
+        done.set()
+        local.join()
+        watcher.kill()
+        reader.join()
+    assert [run.rc == 0 for run in runs] == [True, True, True, False], runs[0].output
+    assert any("pg_dump" in line for line in remote), "the watcher saw the host's processes"
+    assert any("ansible-playbook" in line for line in here), "and the controller's"
+    with host.sudo():
+        places = {
+            "journal": host.check_output("journalctl --no-pager --quiet"),
+            "container logs": host.check_output(
+                "for id in $(docker ps --all --quiet); do docker logs $id 2>&1; done; "
+                "docker inspect --format '{{json .Config.Cmd}}{{json .Config.Labels}}' $(docker ps --all --quiet)"
+            ),
+            "ledger": host.check_output(
+                "docker exec verisphere_postgres psql -X -At -U postgres -d verisphere -c 'TABLE schema_migrations'"
+            ),
+            "manifests": host.check_output("cat /var/backups/verisphere/*/manifest.json"),
+            "releases": host.check_output("grep -rIl '' /srv/verisphere/releases | xargs cat"),
+            "overrides": host.check_output("cat /srv/verisphere/shared/*/override.yml"),
+        }
+    places |= {f"output {index}": run.output for index, run in enumerate(runs)}
+    places |= {"processes of the host": "\n".join(remote), "processes of the controller": "\n".join(here)}
+    for secret in secrets:
+        assert [place for place, text in places.items() if secret in text] == []
+
+
+def test_the_env_file_alone_holds_them(host: Host, secrets: list[str]) -> None:
+    with host.sudo():
+        found = host.run("grep -rIlF %s /srv /etc /var/backups /home /root /tmp", secrets[1]).stdout.split()
+    assert found
+    assert {path.rpartition("/")[2] for path in found} == {".env"}
+
+
+def test_facts_are_cached_nowhere() -> None:
+    shown = subprocess.run(
+        ["ansible-config", "dump", "--only-changed"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "CACHE_PLUGIN" not in shown.stdout

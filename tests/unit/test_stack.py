@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: groundwork.backend contributors
+"""What playbooks derive from containers and settings."""
+
+from __future__ import annotations
+
+from ansible_collections.groundwork.backend.plugins.module_utils._stack import (
+    container_endpoints,
+    status_table,
+    web_checks,
+)
+
+CONTAINERS = [
+    {
+        "Labels": {"com.docker.compose.service": "web"},
+        "Status": "Up 5 minutes (healthy)",
+        "Ports": [
+            {"IP": "127.0.0.1", "PrivatePort": 8081, "PublicPort": 18081, "Type": "tcp"},
+            {"IP": "0.0.0.0", "PrivatePort": 443, "PublicPort": 443, "Type": "tcp"},
+            {"PrivatePort": 9000, "Type": "tcp"},
+        ],
+    }
+]
+SERVICES = {"web": {"port": 8081, "health": {"path": "/ready", "expect": "ok", "release": "release"}}}
+
+
+def test_endpoints_of_running_containers() -> None:
+    assert container_endpoints(CONTAINERS) == {
+        "web": {"8081": {"host": "127.0.0.1", "port": 18081}, "443": {"host": "127.0.0.1", "port": 443}}
+    }
+
+
+def test_a_gate_checks_health_and_release_at_the_endpoint() -> None:
+    [check] = web_checks(SERVICES, container_endpoints(CONTAINERS), "stack", "abc")
+    assert check["url"] == "http://127.0.0.1:18081/ready"
+    assert check["jmespath"] == "ok"
+    assert check["release"] == {"field": "release", "equals": "abc"}
+    assert check["log_container"] == {"project": "stack", "service": "web"}
+
+
+def test_a_status_does_not_ask_for_a_release() -> None:
+    [check] = web_checks(SERVICES, {}, "stack")
+    assert check["url"] == "http://127.0.0.1:1/ready"
+    assert "release" not in check
+
+
+def test_the_table_has_a_line_for_everything_and_says_what_is_wrong() -> None:
+    lines = status_table(
+        CONTAINERS,
+        {"web": {"state": "timeout", "last_error": "status 503"}},
+        [{"item": {"database": "db"}, "schema_version": "0002", "pending": [{"version": "0003"}]}],
+        {"latest": None, "count": 0, "damaged": [{"id": "20261121T061200Z", "reason": "no manifest"}]},
+        "abc",
+    )
+    assert [line.replace(" ", "") for line in lines] == [
+        "what|name|state",
+        "release|current|abc",
+        "service|web|Up5minutes(healthy)",
+        "health|web|timeout:status503",
+        "schema|db|0002,1pending",
+        "backup|newest|none",
+        "backup|20261121T061200Z|damaged:nomanifest",
+    ]
