@@ -67,7 +67,11 @@ class Ledger:
             }
         columns_read = "version, name, checksum, applied_at, state"
         found = connection.execute(f"SELECT {columns_read} FROM {self._quoted(self.table)}")  # noqa: S608 - checked above
-        return [LedgerRow(*row, *reached.get(row[0], (None, None))) for row in found]
+        rows = []
+        for version, name, checksum, applied_at, state in found:
+            statement, line = reached.get(version, (None, None))
+            rows.append(LedgerRow(version, name, checksum, applied_at, state, statement, line))
+        return rows
 
     def create(self, connection: Any) -> None:
         """Create the table, and its schema, when they are not there."""
@@ -92,7 +96,7 @@ class Ledger:
                 (version, name, checksum, applied_at, execution_ms, applied_by, state)
                 VALUES (%s, %s, %s, clock_timestamp(), %s, session_user, %s)
                 ON CONFLICT (version) DO UPDATE SET applied_at = excluded.applied_at,
-                execution_ms = excluded.execution_ms, state = excluded.state""",
+                execution_ms = excluded.execution_ms, state = excluded.state""",  # noqa: S608 - checked above
             [migration.version, migration.name, migration.checksum, execution_ms, state],
         )
 
@@ -107,13 +111,16 @@ class Ledger:
         """Remember that a statement (counted from 1) is about to start."""
         connection.execute(
             f"""INSERT INTO {self._quoted(self._progress)} VALUES (%s, %s, %s)
-                ON CONFLICT (version) DO UPDATE SET statement = excluded.statement, line = excluded.line""",
+                ON CONFLICT (version) DO UPDATE SET statement = excluded.statement, line = excluded.line""",  # noqa: S608 - checked above
             [migration.version, statement, line],
         )
 
     def forget_progress(self, connection: Any, migration: Migration) -> None:
         """Remove what reach() remembered of a migration."""
-        connection.execute(f"DELETE FROM {self._quoted(self._progress)} WHERE version = %s", [migration.version])
+        connection.execute(
+            f"DELETE FROM {self._quoted(self._progress)} WHERE version = %s",  # noqa: S608 - checked above
+            [migration.version],
+        )
 
     @property
     def _progress(self) -> str:

@@ -65,5 +65,7 @@ class MigrationLock:
         if row is None:
             return "it ended just now"
         pid, address, application, since = row
-        place = f"from {address}" if address else "through the Unix socket or from an address that this role may not see"
+        place = (
+            f"from {address}" if address else "through the Unix socket or from an address that this role may not see"
+        )
         return f"pid {pid}, {place}, application {application!r}, connected since {since or 'a time it may not see'}"

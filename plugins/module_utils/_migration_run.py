@@ -16,7 +16,12 @@ from ansible_collections.groundwork.backend.plugins.module_utils import _postgre
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError, StateError
 from ansible_collections.groundwork.backend.plugins.module_utils._ledger import Ledger
 from ansible_collections.groundwork.backend.plugins.module_utils._migrations import Migration
-from ansible_collections.groundwork.backend.plugins.module_utils._script import BuiltIndex, Script, built_index, runs_alone
+from ansible_collections.groundwork.backend.plugins.module_utils._script import (
+    BuiltIndex,
+    Script,
+    built_index,
+    runs_alone,
+)
 from ansible_collections.groundwork.backend.plugins.module_utils._sql import Statement
 from ansible_collections.groundwork.backend.plugins.module_utils._sql_variables import redact
 
@@ -28,7 +33,7 @@ _jitter = random.SystemRandom()
 
 @dataclass(frozen=True)
 class Limits:
-    """How long a statement waits for a lock and runs (milliseconds, 0 is no limit), and how often a wait is repeated."""
+    """How long a statement waits for a lock and runs (milliseconds, 0: no limit), and how often a wait is repeated."""
 
     lock_timeout_ms: int
     statement_timeout_ms: int
@@ -160,7 +165,7 @@ class MigrationRunner:
 
     @staticmethod
     def _invalid(connection: Any, index: BuiltIndex) -> bool:
-        """Whether the index is there and invalid; that of a partitioned table is so by design until all are attached."""
+        """Whether the index is invalid; that of a partitioned table is so by design until all parts are attached."""
         found = connection.execute(
             "SELECT 1 FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid "
             "WHERE indrelid = to_regclass(%s) AND relname = %s AND relkind = 'i' AND NOT indisvalid",

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: groundwork.backend contributors
-"""Find migrations in a directory and compare them with the ledger; what is left to do is the plan. Pure but for reading."""
+"""Find migrations in a directory and compare them with the ledger: what is left to do is the plan."""
 
 from __future__ import annotations
 

@@ -64,6 +64,10 @@ _STOP = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE application_name = current_setting('application_name') AND pid <> pg_backend_pid()
 """
+_FIXES = {
+    "permission denied": "Log in as a role that may read all of it (a superuser for the roles), or set globals: false.",
+    "does not support compression": "Set compression to gzip, or use a pg_dump that was built with that method.",
+}
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,11 @@ def dump(job: Job, tools: Tools, session: Session, *, server: str, client: str) 
             schema_version = _schema_version(session)
             session.send(_COUNTS)  # psql counts while pg_dump dumps
             writers = [stack.enter_context(ArtifactWriter(job.dest / name)) for name in job.file_names]
-            _stream(tools.argv("pg_dump", *dump_arguments(job, snapshot, client)), writers[0], tools, job, "dump")
+            try:
+                _stream(tools.argv("pg_dump", *dump_arguments(job, snapshot, client)), writers[0], tools, job, "dump")
+            except CommandError:
+                session.require_alive()  # a failed count ends the snapshot: then that is the reason
+                raise
             counts = dict(json.loads(line) for line in session.receive())
             if job.with_globals:
                 _stream(tools.argv("pg_dumpall", *globals_arguments(job)), writers[1], tools, job, "dump the roles of")
@@ -217,13 +225,10 @@ def _stream(argv: Sequence[str], writer: ArtifactWriter, tools: Tools, job: Job,
     try:
         stream(argv, writer, env=tools.env, asked=f"{verb} database {job.database!r}")
     except CommandError as error:
-        if "permission denied" in error.details["stderr"]:
-            error = CommandError(
-                error.problem,
-                fix="Log in as a role that may read everything (a superuser for the roles), or set globals: false.",
-                **error.details,
-            )
-        raise error from None
+        for told, fix in _FIXES.items():
+            if told in error.details["stderr"]:
+                raise CommandError(error.problem, fix=fix, **error.details) from None
+        raise
 
 
 def _read_in_full(path: Path, tools: Tools, job: Job) -> None:

@@ -97,7 +97,8 @@ def origin(url: SplitResult) -> tuple[str, str | None, int]:
 def _read(response: http.client.HTTPResponse, connection: socket.socket, end: float) -> bytes:
     """The body up to a limit. Raises TimeoutError at *end*, HTTPException when it is cut off."""
     data = bytearray()
-    while len(data) < _READ_LIMIT:
+    # From Python 3.13 on, a response closes itself, and the socket with it, as soon as its last byte was read.
+    while len(data) < _READ_LIMIT and not response.isclosed():
         connection.settimeout(_left(end))
         chunk = response.read1(1 << 16)
         if not chunk:

@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +35,8 @@ from ansible_collections.groundwork.backend.plugins.module_utils._postgres impor
 )
 
 DEBIAN_FOLDER = Path("/usr/lib/postgresql")
+_SETTLE_SECONDS = 0.5  # psql ends a moment after its connection
+_DENIED = re.compile("permission denied|row-level security")
 
 
 def environment(params: Mapping[str, Any], application_name: str) -> dict[str, str]:
@@ -187,6 +190,12 @@ class Session:
             lines.append(line)
         return self._fail()
 
+    def require_alive(self) -> None:
+        """Raise why psql has ended, when it has: its snapshot ended with it."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_SETTLE_SECONDS)
+            self._fail()
+
     def _fail(self) -> list[str]:
         rc = self._process.wait()
         self._stderr.seek(0)
@@ -196,6 +205,7 @@ class Session:
         if rc == 3:  # psql: a statement failed; 2 is a lost connection
             raise CommandError(
                 f"A query in database {self._params['database']!r} failed: {last_lines(told, 3)}",
+                fix="Log in as a role that may read every row of every table." if _DENIED.search(told) else "",
                 cmd=list(self._argv), rc=rc, stderr=told,
             )  # fmt: skip
         raise UnreachableError(

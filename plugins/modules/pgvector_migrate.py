@@ -34,7 +34,7 @@ options:
       - Values for psql's variables in the files, written C(:name), C(:'name') (as a literal) or C(:"name") (as a name).
       - This keeps secrets out of committed files. Values are never printed, and never in the ledger or the diff.
         Write secrets as C(:'name'), so that a message of the server can be searched for the whole value.
-      - While a statement runs, PostgreSQL shows it to superusers and to the same role, and it logs it when it is told to.
+      - While a statement runs, PostgreSQL shows it to superusers and to the same role, and logs it when told to.
     type: dict
     default: {}
   lock_wait:
@@ -113,8 +113,8 @@ applied:
       type: int
   sample: [{version: "0001", name: create_items, execution_ms: 12}]
 pending:
-  description: The migrations that are still to be applied; only check mode leaves any on success.
-  returned: success
+  description: The migrations that are still to be applied; only check mode and a failure leave any.
+  returned: always
   type: list
   elements: dict
   sample: [{version: "0002", name: add_index}]
@@ -146,11 +146,12 @@ sqlstate:
 """
 
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.groundwork.backend.plugins.module_utils import _postgres
-from ansible_collections.groundwork.backend.plugins.module_utils._errors import GroundworkError, InputError
+from ansible_collections.groundwork.backend.plugins.module_utils._errors import GroundworkError
 from ansible_collections.groundwork.backend.plugins.module_utils._ledger import Ledger
 from ansible_collections.groundwork.backend.plugins.module_utils._migration_lock import MigrationLock
 from ansible_collections.groundwork.backend.plugins.module_utils._migration_run import (
@@ -158,7 +159,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._migration_run 
     MigrationRunner,
     milliseconds,
 )
-from ansible_collections.groundwork.backend.plugins.module_utils._migrations import Plan, discover, make_plan
+from ansible_collections.groundwork.backend.plugins.module_utils._migrations import LedgerRow, Plan, discover, make_plan
 from ansible_collections.groundwork.backend.plugins.module_utils._module import Context, run_module
 from ansible_collections.groundwork.backend.plugins.module_utils._script import Script, prepare
 from ansible_collections.groundwork.backend.plugins.module_utils._sql_variables import check_variables
@@ -168,36 +169,31 @@ def execute(context: Context) -> dict[str, Any]:
     """Plan, and unless in check mode apply what is pending under the lock."""
     params = context.params
     variables = check_variables(params["variables"])
-    limits = _limits(params)
+    limits = Limits(
+        lock_timeout_ms=milliseconds("lock_timeout", params["lock_timeout"]),
+        statement_timeout_ms=milliseconds("statement_timeout", params["statement_timeout"]),
+        lock_retries=params["lock_retries"],
+    )
     ledger = Ledger(params["ledger_schema"], params["ledger_table"])
     migrations = discover(Path(params["directory"]))
     if not migrations:
         context.warn(f"The directory {params['directory']} holds no migration.")
     connection = _connect(context)
-
-    def compare(*, alone: bool) -> Plan | None:
-        """The plan; None while another run is at work, whose rows say nothing yet."""
-        with _postgres.server_errors(f"read the ledger {ledger.name}"):
-            rows = ledger.rows(connection)
-        if not alone and any(row.state == "running" for row in rows):
-            return None
-        return make_plan(migrations, rows, ledger.name)
-
-    plan = compare(alone=context.check_mode)
-    if context.check_mode or (plan and not plan.pending):
-        assert plan is not None  # noqa: S101 - for the type checker: check mode always has one
-        _prepare(plan, variables)
-        return _result(plan, ledger, [], plan)
+    rows = _rows(ledger, connection)
+    # the row of a run that is at work says nothing yet: without check mode, wait for the lock first
+    if context.check_mode or all(row.state != "running" for row in rows):
+        plan = make_plan(migrations, rows, ledger.name)
+        if context.check_mode or not plan.pending:
+            _scripts(plan, variables)
+            return _result(plan, ledger, [])
     keeper = _connect(context)
     lock = MigrationLock(keeper)
     with _postgres.server_errors("take the lock of migrations"):
         lock.acquire(params["lock_wait"])
-    plan = compare(alone=True)
-    assert plan is not None  # noqa: S101 - for the type checker
-    scripts = _prepare(plan, variables)
-    if plan.pending:
-        with _postgres.server_errors(f"create the ledger {ledger.name}"):
-            ledger.create(connection)
+    plan = make_plan(migrations, _rows(ledger, connection), ledger.name)
+    scripts = _scripts(plan, variables)
+    with _postgres.server_errors(f"create the ledger {ledger.name}"):
+        ledger.create(connection)
     runner = MigrationRunner(connection, keeper, ledger, limits, variables)
     applied: list[dict[str, Any]] = []
     try:
@@ -206,7 +202,78 @@ def execute(context: Context) -> dict[str, Any]:
                 lock.require()
             applied.append(runner.apply(migration, script))
     except GroundworkError as error:
-        left = {key: value for key, value in _result(plan, ledger, applied, plan).items() if key not in ("diff", "pending")}
-        error.details.update({**left, "changed": bool(applied)})
+        error.details.update({**_result(plan, ledger, applied), "changed": bool(applied)})
+        error.details.pop("diff")
         raise
-    return _result(plan, ledger, applied, plan)
+    return _result(plan, ledger, applied)
+
+
+def _connect(context: Context) -> Any:
+    name = f"groundwork.backend pgvector_migrate on {socket.gethostname()}"
+    connection = _postgres.connect(context.params, application_name=name[:63])
+    context.cleanup.callback(connection.close)
+    return connection
+
+
+def _rows(ledger: Ledger, connection: Any) -> list[LedgerRow]:
+    with _postgres.server_errors(f"read the ledger {ledger.name}"):
+        return ledger.rows(connection)
+
+
+def _scripts(plan: Plan, variables: dict[str, str]) -> list[Script]:
+    """All of them before the first one runs, so that what can be refused is refused with nothing applied."""
+    return [prepare(migration.text, variables, migration.file) for migration in plan.pending]
+
+
+def _result(plan: Plan, ledger: Ledger, applied: list[dict[str, Any]]) -> dict[str, Any]:
+    after = [*plan.applied, *(migration.version for migration in plan.pending)]
+    done = [*plan.applied, *(entry["version"] for entry in applied)]
+    return {
+        "changed": bool(plan.pending),
+        "applied": applied,
+        "pending": [migration.to_dict() for migration in plan.pending[len(applied) :]],
+        "previous_version": plan.current,
+        "schema_version": done[-1] if done else None,
+        "ledger": ledger.name,
+        "diff": [
+            {
+                "before_header": ledger.name,
+                "after_header": ledger.name,
+                "before": _lines(plan.applied),
+                "after": _lines(after),
+            },
+            *(
+                {"before_header": migration.file, "after_header": migration.file, "before": "", "after": migration.text}
+                for migration in plan.pending
+            ),
+        ],
+    }
+
+
+def _lines(versions: Sequence[str]) -> str:
+    return "".join(f"{version}\n" for version in versions)
+
+
+def main() -> None:
+    """Run the module."""
+    login = _postgres.login_options()
+    run_module(
+        execute,
+        unmasked=("variables",),
+        argument_spec={
+            **login["argument_spec"],
+            "directory": {"type": "path", "required": True},
+            "variables": {"type": "dict", "default": {}, "no_log": True},
+            "lock_wait": {"type": "float", "default": 60},
+            "lock_timeout": {"type": "str", "default": "5s"},
+            "lock_retries": {"type": "int", "default": 10},
+            "statement_timeout": {"type": "str"},
+            "ledger_schema": {"type": "str", "default": "public"},
+            "ledger_table": {"type": "str", "default": "schema_migrations"},
+        },
+        supports_check_mode=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

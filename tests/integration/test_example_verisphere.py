@@ -31,9 +31,12 @@ PASSWORD = "it's-a-canary"  # the quote must survive psql's quoting
 KEY = "sk-canary-key"
 
 sys.path.insert(0, str(SOURCE))
+sys.dont_write_bytecode = True  # the folder is what a deploy takes: leave nothing in it
 from semantic_dedupe.embeddings import LocalEmbedder
 from semantic_dedupe.settings import REQUIRED_SCHEMA_VERSION
 from semantic_dedupe.store import NEAREST, nearest
+
+sys.dont_write_bytecode = False
 
 TOWER = "The Eiffel Tower is 330 metres tall."
 TOWER_NEAR = "the eiffel tower is 330 METRES high!"
@@ -132,6 +135,7 @@ def run_service(folder: Path, **env: str) -> Iterator[Service]:
                 "PYTHONPATH": str(SOURCE),
                 "PORT": str(port),
                 "NO_PROXY": "127.0.0.1",
+                "PYTHONDONTWRITEBYTECODE": "1",
                 **env,
             },
             stdout=log,

@@ -33,7 +33,8 @@ CREATE TABLE public.parted (id int) PARTITION BY RANGE (id);
 CREATE TABLE public.parted_low PARTITION OF public.parted FOR VALUES FROM (0) TO (10);
 INSERT INTO public.parted SELECT generate_series(1, 4);
 CREATE TABLE public.schema_migrations (version text PRIMARY KEY, state text);
-INSERT INTO public.schema_migrations VALUES ('0002', 'applied'), ('10', 'applied'), ('0011', 'failed'), ('9', 'baseline');
+INSERT INTO public.schema_migrations VALUES ('0002', 'applied'), ('10', 'applied'), ('0011', 'failed'),
+  ('9', 'baseline');
 """
 COUNTS = {
     "public.claims": 500,
@@ -180,8 +181,13 @@ def test_compression(
     result = module(
         "pg_backup", options(postgres18, "postgres", tmp_path / "d", compression=compression, globals=False)
     )
-    if line == "zstd" and "not supported" in result.get("msg", ""):
-        pytest.skip("this pg_dump 18 was built without zstd")
+    built_with = subprocess.run(
+        [postgres18.bindir / "pg_config", "--configure"], check=True, capture_output=True, text=True
+    ).stdout
+    if line == "zstd" and "zstd" not in built_with:
+        assert "Set compression to gzip" in result["msg"]
+        assert finals(tmp_path / "d") == []
+        return
     assert result["changed"] is True, result
     assert [file["name"] for file in result["component"]["files"]] == ["database.dump"]
     told = subprocess.run(
@@ -339,7 +345,7 @@ def test_the_server_stops_in_the_middle(module: ModuleRunner, tmp_path_factory: 
         os.kill(pid, signal.SIGCONT)
         result = result_of(process)
         assert result["failed"]
-        assert "Could not dump database 'postgres'" in result["msg"]
+        assert "database 'postgres'" in result["msg"]
         assert list(dest.iterdir()) == []
         refused = module("pg_backup", options(server, "postgres", dest))
         assert "nothing listens there" in refused["msg"]

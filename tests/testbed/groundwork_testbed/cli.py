@@ -168,7 +168,7 @@ def down(state: State, *, purge: bool) -> None:
         stop_registry()
         remove_network()
         if purge:
-            remove_images()
+            remove_images(STANDINS)
         stop_own_engine(state)
     else:
         stop_registry()

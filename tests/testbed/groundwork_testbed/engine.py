@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from .constants import GATEWAY, LABEL, LABEL_FILTER, NAMESPACE, NETWORK, SUBNET
 from .errors import TestbedError
@@ -163,14 +163,14 @@ def remove_network() -> None:
             docker("network", "rm", NETWORK, what=f"The network {NETWORK} could not be removed")
 
 
-def remove_images() -> None:
-    """Remove the test bed's images: its own names, and every other name of the same images."""
+def remove_images(public_names: Collection[str]) -> None:
+    """Remove the test bed's images: its own names, and the public names if they are the same images."""
     own = own_images()
     if not own:
         return
     with step(f"remove {len(own)} images"):
         data = json.loads(docker("image", "inspect", *sorted(set(own.values())), what="Images could not be read"))
-        names = sorted({name for image in data for name in image.get("RepoTags") or ()})
+        names = sorted({name for image in data for name in image.get("RepoTags") or ()} & {*own, *public_names})
         docker("image", "rm", "-f", *names, what="Images could not be removed")
 
 

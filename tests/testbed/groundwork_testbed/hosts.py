@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from .constants import HOST_USER, LABEL, LABEL_FILTER, NETWORK, OS_LABEL, STATE_LABEL, SUITES
+from .constants import HOST_USER, LABEL, LABEL_FILTER, NETWORK, OS_LABEL, STATE_LABEL
 from .engine import docker, label_arguments, try_docker
 from .errors import TestbedError
 from .machine import attempt, nameservers, need, run, step
@@ -291,8 +291,3 @@ def remove_all() -> None:
     volumes = docker("volume", "ls", "-q", "--filter", LABEL_FILTER, what="Volumes could not be listed").split()
     if volumes:
         docker("volume", "rm", "-f", *volumes, what="Volumes could not be removed")
-
-
-def os_names() -> list[str]:
-    """Return the Debians that hosts come with."""
-    return sorted(SUITES)

@@ -26,6 +26,7 @@ from .state import State
 CONFIG_NAME = "groundwork-testbed-registry.yml"
 MARK = "X-Groundwork-Testbed"
 START_SECONDS = 20
+FREE_SECONDS = 5
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
@@ -142,11 +143,26 @@ def ensure_registry(state: State) -> None:
         return
     with step(f"registry on {REGISTRY}"):
         stop_processes(list(_registries()))
-        with contextlib.suppress(OSError), socket.create_connection((GATEWAY, REGISTRY_PORT), timeout=1):
+        if not _port_gets_free():
             raise TestbedError(
                 f"The registry needs {REGISTRY}, but another program listens there. Stop it, and try again."
             )
         _start(state, state.registry / "gateway", REGISTRY)
+
+
+def _port_gets_free() -> bool:
+    """Whether nothing listens on our port, at the latest after some seconds.
+
+    A process that has just ended may hold it for a moment: its first thread ends before its others.
+    """
+    end = time.monotonic() + FREE_SECONDS
+    while time.monotonic() < end:
+        try:
+            with socket.create_connection((GATEWAY, REGISTRY_PORT), timeout=1):
+                time.sleep(0.1)
+        except OSError:
+            return True
+    return False
 
 
 def stop_registry() -> bool:
