@@ -25,7 +25,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._errors import 
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._exec import run, stream
 from ansible_collections.groundwork.backend.plugins.module_utils._flock import directory_lock
-from ansible_collections.groundwork.backend.plugins.module_utils._psql import Session, Tools, major
+from ansible_collections.groundwork.backend.plugins.module_utils._psql import Session, Tools, fix_for, major
 from ansible_collections.groundwork.backend.plugins.module_utils._sets import utc_text
 
 DUMP_NAME = "database.dump"
@@ -64,10 +64,6 @@ _STOP = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE application_name = current_setting('application_name') AND pid <> pg_backend_pid()
 """
-_FIXES = {
-    "permission denied": "Log in as a role that may read all of it (a superuser for the roles), or set globals: false.",
-    "does not support compression": "Set compression to gzip, or use a pg_dump that was built with that method.",
-}
 
 
 @dataclass(frozen=True)
@@ -225,10 +221,7 @@ def _stream(argv: Sequence[str], writer: ArtifactWriter, tools: Tools, job: Job,
     try:
         stream(argv, writer, env=tools.env, asked=f"{verb} database {job.database!r}")
     except CommandError as error:
-        for told, fix in _FIXES.items():
-            if told in error.details["stderr"]:
-                raise CommandError(error.problem, fix=fix, **error.details) from None
-        raise
+        raise CommandError(error.problem, fix=fix_for(error.details["stderr"]), **error.details) from None
 
 
 def _read_in_full(path: Path, tools: Tools, job: Job) -> None:

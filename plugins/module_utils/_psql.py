@@ -36,7 +36,13 @@ from ansible_collections.groundwork.backend.plugins.module_utils._postgres impor
 
 DEBIAN_FOLDER = Path("/usr/lib/postgresql")
 _SETTLE_SECONDS = 0.5  # psql ends a moment after its connection
-_DENIED = re.compile("permission denied|row-level security")
+_FIXES = {
+    "permission denied": "Log in as a role that may read all of it (a superuser for the roles), or set globals: false.",
+    "row-level security": "Log in as a role that may read every row of every table.",
+    "lock timeout": "Another session holds a lock on a table: end it, or raise lock_timeout.",
+    "statement timeout": "Another session holds a lock on a table: end it, or raise lock_timeout.",
+    "does not support compression": "Set compression to gzip, or use a pg_dump that was built with that method.",
+}
 
 
 def environment(params: Mapping[str, Any], application_name: str) -> dict[str, str]:
@@ -92,6 +98,11 @@ def parse_version(text: str) -> str:
     if not found:
         raise DependencyError(f"pg_dump answers --version with {text.strip()!r}, which tells no version.")
     return found[1]
+
+
+def fix_for(told: str) -> str:
+    """What to do about what a client program printed to its standard error; empty when it is not known."""
+    return next((fix for words, fix in _FIXES.items() if words in told), "")
 
 
 def major(version: str) -> int:
@@ -205,7 +216,7 @@ class Session:
         if rc == 3:  # psql: a statement failed; 2 is a lost connection
             raise CommandError(
                 f"A query in database {self._params['database']!r} failed: {last_lines(told, 3)}",
-                fix="Log in as a role that may read every row of every table." if _DENIED.search(told) else "",
+                fix=fix_for(told),
                 cmd=list(self._argv), rc=rc, stderr=told,
             )  # fmt: skip
         raise UnreachableError(

@@ -292,7 +292,7 @@ def test_a_locked_table_ends_the_wait(
         connection.execute("LOCK TABLE public.claims IN ACCESS EXCLUSIVE MODE")
         result = module("pg_backup", options(postgres, filled, tmp_path / "d", lock_timeout="200ms"))
     assert result["failed"]
-    assert "Could not dump database" in result["msg"]
+    assert "Another session holds a lock on a table" in result["msg"]  # the dump or the count, whoever waited less
     assert finals(tmp_path / "d") == []
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,11 +68,11 @@ def bench(module: ModuleRunner, postgres: PostgresServer, database: str, tmp_pat
 
 
 @pytest.fixture
-def bench18(module: ModuleRunner, postgres18: PostgresServer, tmp_path: Path) -> Iterator[Bench]:
+def bench18(module: ModuleRunner, postgres18: PostgresServer, tmp_path: Path) -> Bench:
     """For what does not depend on the server's version."""
     name = f"one_{time.monotonic_ns()}"
     postgres18.create_database(name)
-    yield Bench(module, postgres18, name, tmp_path)
+    return Bench(module, postgres18, name, tmp_path)
 
 
 def test_check_do_check_again_do_again(bench: Bench) -> None:
@@ -148,13 +148,22 @@ def test_own_transaction_does_not_split_the_ledger_row_from_the_change(bench: Be
     assert "0001_own.sql, line 3: division by zero (SQLSTATE 22012)" in result["msg"]
     assert not bench.exists("a")
     assert bench.ledger() == []
+    guard = (
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no row'; END $$;\n"
+        "CREATE TRIGGER refuse BEFORE INSERT ON schema_migrations FOR EACH ROW WHEN (NEW.version = '0002') "
+        "EXECUTE FUNCTION refuse()"
+    )
+    bench.write({"0001_own.sql": guard, "0002_own.sql": "BEGIN;\nCREATE TABLE b (x int);\nCOMMIT;\n"})
+    result = bench.run()
+    assert "0002_own.sql, before or after its statements: no row (SQLSTATE P0001)" in result["msg"]
+    assert not bench.exists("b")
 
 
 def test_broken_migration_leaves_the_database_as_it_was_and_earlier_files_stay(bench: Bench) -> None:
     bench.write(
         {
             "0001_good.sql": "CREATE TABLE good (x int)",
-            "0002_bad.sql": "CREATE TABLE bad (x int);\nINSERT INTO good VALUES (1);\n\nINSERT INTO\n  nowhere VALUES (1);",
+            "0002_bad.sql": "CREATE TABLE bad ();\nINSERT INTO good VALUES (1);\n\nINSERT INTO\n  nowhere VALUES (1);",
             "0003_later.sql": "CREATE TABLE later (x int)",
         }
     )
@@ -198,8 +207,13 @@ def test_settings_and_roles_do_not_leak(bench: Bench) -> None:
 
 @pytest.mark.parametrize("runners", [2, 8])
 def test_runners_at_once_apply_each_file_once(bench: Bench, runners: int) -> None:
-    bench.write({f"{number:04}_f.sql": f"CREATE TABLE t{number} AS SELECT pg_sleep(0.02)" for number in range(1, 13)})
-    bench.write({"0013_index.sql": "CREATE INDEX CONCURRENTLY i ON t1 ((1))"})
+    bench.write(
+        {
+            f"{number:04}_f.sql": f"CREATE TABLE t{number} AS SELECT 1 AS x FROM pg_sleep(0.02)"
+            for number in range(1, 13)
+        }
+    )
+    bench.write({"0013_index.sql": "CREATE INDEX CONCURRENTLY i ON t1 (x)"})
     processes = [bench.module.start("pgvector_migrate", bench.options()) for _ in range(runners)]
     results = [json.loads(process.communicate(timeout=120)[0]) for process in processes]
     assert not [result for result in results if result.get("failed")], results

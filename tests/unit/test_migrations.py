@@ -44,7 +44,7 @@ def test_accepted_names_in_numeric_order_and_others_left_alone(tmp_path: Path) -
 )
 def test_other_sql_names_are_refused_with_the_accepted_forms(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("SELECT 1")
-    with pytest.raises(InputError, match="0001_name.sql, V2__name.sql or 20260101120000_name.sql") as caught:
+    with pytest.raises(InputError, match=r"0001_name.sql, V2__name.sql or 20260101120000_name.sql") as caught:
         _migrations.discover(tmp_path)
     assert name in str(caught.value)
 
@@ -52,12 +52,12 @@ def test_other_sql_names_are_refused_with_the_accepted_forms(tmp_path: Path, nam
 def test_two_files_of_one_version_are_both_named(tmp_path: Path) -> None:
     (tmp_path / "0002_a.sql").write_text("SELECT 1")
     (tmp_path / "V2__b.sql").write_text("SELECT 1")
-    with pytest.raises(InputError, match="0002_a.sql and V2__b.sql have the same version 2"):
+    with pytest.raises(InputError, match=r"0002_a.sql and V2__b.sql have the same version 2"):
         _migrations.discover(tmp_path)
 
 
 def test_missing_directory(tmp_path: Path) -> None:
-    with pytest.raises(StateError, match="Could not read the directory .*nope"):
+    with pytest.raises(StateError, match=r"Could not read the directory .*nope"):
         _migrations.discover(tmp_path / "nope")
 
 
@@ -126,7 +126,7 @@ def test_interrupted_migration_is_explained(state: str, words: str) -> None:
 
 
 def test_ledger_of_another_tool_is_refused() -> None:
-    with pytest.raises(StateError, match="holds the version '1.2', which is no number"):
+    with pytest.raises(StateError, match=r"holds the version '1.2', which is no number"):
         _migrations.make_plan([], [row(migration("1.2"))], "public.l")
 
 

@@ -16,7 +16,7 @@ CONTAINERS = [
         "Status": "Up 5 minutes (healthy)",
         "Ports": [
             {"IP": "127.0.0.1", "PrivatePort": 8081, "PublicPort": 18081, "Type": "tcp"},
-            {"IP": "0.0.0.0", "PrivatePort": 443, "PublicPort": 443, "Type": "tcp"},
+            {"IP": "::", "PrivatePort": 443, "PublicPort": 443, "Type": "tcp"},
             {"PrivatePort": 9000, "Type": "tcp"},
         ],
     }

@@ -77,7 +77,7 @@ def test_migrations_are_in_the_ledger_and_the_vector_index_is_valid(host: Host) 
     assert (
         in_postgres(
             host,
-            "SELECT bool_and(indisvalid) FROM pg_index JOIN pg_class ON oid = indexrelid WHERE relname ~ 'claim_embeddings'",
+            "SELECT bool_and(indisvalid) FROM pg_index WHERE indexrelid::regclass::text LIKE 'claim_embeddings%'",
         )
         == "t"
     )
