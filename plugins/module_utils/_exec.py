@@ -8,10 +8,13 @@ Secrets go through *env* or *stdin*, never argv. In a container a variable is pa
 
 from __future__ import annotations
 
+import fcntl
 import os
+import select
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
@@ -20,6 +23,8 @@ from ansible_collections.groundwork.backend.plugins.module_utils._errors import 
     DependencyError,
     last_lines,
 )
+
+_SIGNAL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -115,8 +120,16 @@ def stream(
             raise _missing(argv[0]) from error
         assert process.stdout is not None  # noqa: S101 - for the type checker: PIPE was asked for
         try:
-            while chunk := process.stdout.read(chunk_bytes):
-                sink.write(chunk)
+            pipe = process.stdout.fileno()
+            with suppress(OSError):  # a pipe as large as a chunk is only faster; users have a quota of pipe memory
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, chunk_bytes)
+            while True:
+                # A signal that arrives just before a blocking read would wait for the next data, which a command that
+                # is stuck never sends: the time limit gives Python the moment to run its handler.
+                if select.select([pipe], [], [], _SIGNAL_SECONDS)[0]:
+                    if not (chunk := os.read(pipe, chunk_bytes)):
+                        break
+                    sink.write(chunk)
             process.wait()
         finally:
             if process.poll() is None:

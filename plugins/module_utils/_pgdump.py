@@ -47,8 +47,10 @@ SELECT count(*) FROM pg_catalog.pg_attribute
 WHERE attrelid = to_regclass('public.schema_migrations') AND attname IN ('version', 'state') AND NOT attisdropped;
 """
 _SCHEMA_VERSION = r"""
-SELECT max(version::text::numeric) FROM public.schema_migrations
-WHERE version::text ~ '^[0-9]+$' AND state::text IN ('applied', 'baseline');
+SELECT max(version::text COLLATE "C") FROM public.schema_migrations
+WHERE version::text ~ '^[0-9]+$' AND state::text IN ('applied', 'baseline') AND version::text::numeric = (
+  SELECT max(version::text::numeric) FROM public.schema_migrations
+  WHERE version::text ~ '^[0-9]+$' AND state::text IN ('applied', 'baseline'));
 """
 # Partitioned tables and views hold no rows themselves; an extension's own tables come back with the extension.
 _COUNTS = r"""
@@ -210,11 +212,11 @@ def _prepare(job: Job, stack: ExitStack) -> None:
                 left.unlink()
 
 
-def _schema_version(session: Session) -> int | None:
+def _schema_version(session: Session) -> str | None:
     if session.query(_HAS_LEDGER) != ["2"]:
         return None
     (line,) = session.query(_SCHEMA_VERSION)
-    return int(line) if line else None
+    return line or None
 
 
 def _stream(argv: Sequence[str], writer: ArtifactWriter, tools: Tools, job: Job, verb: str) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import testinfra
 from testinfra.host import Host
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -25,6 +26,7 @@ from support import collection
 collection.install()
 
 INVENTORY = ROOT / "molecule" / "verisphere" / "inventory"
+KEYS = ROOT / "build" / "testbed" / "ssh"
 HOST = "verisphere"
 ADDRESS = "198.18.0.101"
 
@@ -75,6 +77,16 @@ def environment() -> Mapping[str, str]:
     return {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
 
 
+@pytest.fixture(scope="session")
+def host() -> Host:
+    """The scenario's host over SSH. (testinfra's own Ansible connection does not template inventory variables.)"""
+    return testinfra.get_host(
+        f"ssh://debian@{ADDRESS}",
+        ssh_identity_file=str(KEYS / "id_ed25519"),
+        ssh_extra_args=f"-o UserKnownHostsFile={KEYS / 'known_hosts'} -o StrictHostKeyChecking=accept-new",
+    )
+
+
 @pytest.fixture
 def playbook(tmp_path: Path) -> Playbook:
     """Runs playbooks."""
@@ -92,11 +104,12 @@ def source(tmp_path: Path) -> Path:
 def fingerprint(host: Host) -> str:
     """Everything that a deploy could change on the host: files with their times, and containers with their ids."""
     done = host.run(
-        "sudo sh -c '%s'",
+        "sudo sh -c %s",
         'find /etc /srv /var/backups /usr/bin -printf "%p %s %m %T@\\n" | sort | sha256sum; '
         'docker ps --all --no-trunc --format "{{.ID}} {{.Image}} {{.State}}"; docker images --no-trunc --quiet | sort',
     )
     assert done.rc == 0, done.stderr
+    assert "running" in done.stdout, "the fingerprint holds the stack's containers"
     return str(done.stdout)
 
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 import subprocess
 import threading
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
-from conftest import ADDRESS, ROOT, Playbook, environment
+from conftest import ADDRESS, KEYS, ROOT, Playbook, environment, in_postgres
 from testinfra.host import Host
 
-KEY = ROOT / "build" / "testbed" / "ssh"
 SSH = [
-    "ssh", "-i", str(KEY / "id_ed25519"), "-o", f"UserKnownHostsFile={KEY / 'known_hosts'}", f"debian@{ADDRESS}",
+    "ssh", "-i", str(KEYS / "id_ed25519"), "-o", f"UserKnownHostsFile={KEYS / 'known_hosts'}", f"debian@{ADDRESS}",
 ]  # fmt: skip
 # Prints every process's arguments again and again until standard input ends.
 WATCH = 'sudo sh -c \'while :; do cat /proc/[0-9]*/cmdline 2>/dev/null | tr "\\0" "\\n" | sort -u; sleep 0.02; done\''
@@ -26,7 +26,7 @@ def secrets() -> list[str]:
     folder = ROOT / "build" / "molecule"
     found = [(folder / name).read_text().split()[0] for name in ("superpass", "app_pass")]
     assert all(len(secret) == 24 for secret in found)
-    return found
+    return [*found, *(quote(secret, safe="") for secret in found)]
 
 
 def local_processes(found: set[str], done: threading.Event) -> None:
@@ -66,6 +66,8 @@ def test_a_deploy_and_a_backup_show_no_secret(host: Host, playbook: Playbook, so
         local.join()
         watcher.kill()
         reader.join()
+        in_postgres(host, "DELETE FROM schema_migrations WHERE version = '0003'")
+        assert playbook("deploy").rc == 0, "the way back to the release of the example"
     assert [run.rc == 0 for run in runs] == [True, True, True, False], runs[0].output
     assert any("pg_dump" in line for line in remote), "the watcher saw the host's processes"
     assert any("ansible-playbook" in line for line in here), "and the controller's"
@@ -77,7 +79,7 @@ def test_a_deploy_and_a_backup_show_no_secret(host: Host, playbook: Playbook, so
                 "docker inspect --format '{{json .Config.Cmd}}{{json .Config.Labels}}' $(docker ps --all --quiet)"
             ),
             "ledger": host.check_output(
-                "docker exec verisphere_postgres psql -X -At -U postgres -d verisphere -c 'TABLE schema_migrations'"
+                "docker exec verisphere_postgres pg_dump -U postgres -d verisphere --table 'schema_migrations*'"
             ),
             "manifests": host.check_output("cat /var/backups/verisphere/*/manifest.json"),
             "releases": host.check_output("grep -rIl '' /srv/verisphere/releases | xargs cat"),
@@ -91,7 +93,7 @@ def test_a_deploy_and_a_backup_show_no_secret(host: Host, playbook: Playbook, so
 
 def test_the_env_file_alone_holds_them(host: Host, secrets: list[str]) -> None:
     with host.sudo():
-        found = host.run("grep -rIlF %s /srv /etc /var/backups /home /root /tmp", secrets[1]).stdout.split()
+        found = host.run("grep -rIlF %s /srv /etc /var/backups /home /root /tmp", secrets[0]).stdout.split()
     assert found
     assert {path.rpartition("/")[2] for path in found} == {".env"}
 

@@ -151,7 +151,7 @@ def test_a_backup_set_is_complete_private_and_restores(host: Host, playbook: Pla
     in_postgres(host, "CREATE DATABASE scratch", "postgres")
     [dump] = [entry["name"] for entry in component["files"] if entry["name"].endswith(".dump")]
     restored = host.run(
-        "sudo sh -c '%s'",
+        "sudo sh -c %s",
         f"docker exec -i verisphere_postgres pg_restore -U postgres -d scratch --exit-on-error < {folder}/{dump}",
     )
     assert restored.rc == 0, restored.stderr
