@@ -84,14 +84,14 @@ def test_an_undefined_secret_is_named(host: Host, playbook: Playbook, tmp_path: 
     assert fingerprint(host) == before
 
 
+UBUNTU = 'NAME="Ubuntu"\\nID=ubuntu\\nVERSION_ID="24.04"\\nPRETTY_NAME="Ubuntu 24.04 LTS"\\n'
+
+
 @pytest.fixture
 def as_ubuntu(host: Host) -> Iterator[None]:
     """The host says that it is Ubuntu, through a file mounted over os-release."""
-    host.check_output(
-        "sudo sh -c %s",
-        'sed "s/^ID=.*/ID=ubuntu/; s/^NAME=.*/NAME=\\"Ubuntu\\"/" /etc/os-release > /run/os-release; '
-        "mount --bind /run/os-release /usr/lib/os-release",
-    )
+    mount = "mount --bind /run/os-release /usr/lib/os-release"
+    host.check_output("sudo sh -c %s", f"printf '{UBUNTU}' > /run/os-release; {mount}")
     yield
     host.check_output("sudo umount /usr/lib/os-release")
 
