@@ -28,4 +28,10 @@ options:
         early, and with the variable's name, that the compose files do not have such a service.
     type: dict
     default: {}
+  required_ports:
+    description:
+      - Container ports that the inventory needs published on a fixed port of the host, each under the name of the variable
+        that needs it, with the keys C(service) and C(port).
+    type: dict
+    default: {}
 """

@@ -41,7 +41,9 @@ class FilterModule:
         return {
             "container_endpoints": _stack.container_endpoints,
             "dotenv": dotenv,
+            "migration_ports": _stack.migration_ports,
             "settings_digest": settings_digest,
             "status_table": _stack.status_table,
+            "store_checks": _stack.store_checks,
             "web_checks": _stack.web_checks,
         }

@@ -59,11 +59,13 @@ class Settings:
     web_services:      service -> container port
     public_ports:      service -> container ports that stay reachable from outside
     required_services: the variable that names a service -> that service
+    required_ports:    the variable that needs a published port -> {"service", "port"}
     """
 
     web_services: Mapping[str, int] = field(default_factory=dict)
     public_ports: Mapping[str, Sequence[int]] = field(default_factory=dict)
     required_services: Mapping[str, str] = field(default_factory=dict)
+    required_ports: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def settings_options() -> dict[str, dict[str, Any]]:
@@ -73,6 +75,7 @@ def settings_options() -> dict[str, dict[str, Any]]:
             "web_services": {"type": "dict", "default": {}},
             "public_ports": {"type": "dict", "default": {}},
             "required_services": {"type": "dict", "default": {}},
+            "required_ports": {"type": "dict", "default": {}},
         }
     }
 
@@ -86,6 +89,10 @@ def settings_from(params: Mapping[str, Any]) -> Settings:
             for name, ports in params["public_ports"].items()
         },
         params["required_services"],
+        {
+            variable: {"service": needed["service"], "port": _port_number(f"{variable}.port", needed["port"])}
+            for variable, needed in params["required_ports"].items()
+        },
     )
 
 
@@ -141,6 +148,9 @@ def problems(model: Model, settings: Settings) -> list[str]:
 
     for variable, service in settings.required_services.items():
         missing(variable, service)
+    for variable, needed in settings.required_ports.items():
+        if not missing(f"{variable}.service", needed["service"]):
+            found += _port_problems(model.services[needed["service"]], needed["port"], f"{variable}.port", fixed=True)
     for name, port in settings.web_services.items():
         variable = f"app_web_services.{name}"
         if not missing(variable, name):

@@ -65,7 +65,7 @@ _REASONS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         r"timeout expired|timed out",
-        f"no answer within {CONNECT_TIMEOUT_SECONDS} seconds",
+        "no answer within {seconds:g} seconds",
         "Check login_host, login_port and the firewall between the two hosts.",
     ),
     (
@@ -118,23 +118,34 @@ def login_options() -> dict[str, Any]:
     }
 
 
-def connect(params: Mapping[str, Any], *, application_name: str) -> psycopg.Connection[Any]:
-    """An autocommit connection to the database that the options of login_options() name.
-
-    Gives up after CONNECT_TIMEOUT_SECONDS. Raises DependencyError (no psycopg) and UnreachableError, whose sentence
-    tells a wrong password, a refused connection, an unknown host, a missing database and a timeout apart.
-    """
+def require_psycopg() -> None:
+    """Raises DependencyError when psycopg 3 is not there."""
     try:
-        import psycopg  # noqa: PLC0415 - optional on the host: its absence is a sentence, not a traceback
+        import psycopg  # noqa: F401, PLC0415 - optional on the host: its absence is a sentence, not a traceback
     except ImportError as error:
         raise DependencyError(
             "The Python library psycopg 3 is needed and could not be imported.",
             fix="Install Debian's package python3-psycopg on the managed host.",
         ) from error
+
+
+def connect(
+    params: Mapping[str, Any], *, application_name: str, timeout: int = CONNECT_TIMEOUT_SECONDS
+) -> psycopg.Connection[Any]:
+    """An autocommit connection to the database that the options of login_options() name.
+
+    Gives up after *timeout* seconds (libpq's least is 2). Raises DependencyError (no psycopg) and UnreachableError,
+    whose sentence tells a wrong password, a refused connection, an unknown host, a missing database and a timeout
+    apart.
+    """
+    require_psycopg()
+    import psycopg  # noqa: PLC0415 - optional on the host
+
+    keywords = {**_keywords(params), "connect_timeout": timeout}
     try:
-        return psycopg.connect(**_keywords(params), application_name=application_name, autocommit=True)
+        return psycopg.connect(**keywords, application_name=application_name, autocommit=True)
     except psycopg.Error as error:
-        raise unreachable(params, str(error)) from None  # the cause may quote connection parameters
+        raise unreachable(params, str(error), timeout) from None  # the cause may quote connection parameters
 
 
 @contextmanager
@@ -178,13 +189,14 @@ def _keywords(params: Mapping[str, Any]) -> dict[str, Any]:
         "dbname": params["database"],
         "sslmode": params.get("ssl_mode"),
         "sslrootcert": params.get("ca_cert"),
-        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
         "client_encoding": "UTF8",
     }
     return {name: value for name, value in keywords.items() if value is not None}
 
 
-def unreachable(params: Mapping[str, Any], told: str) -> UnreachableError:
+def unreachable(
+    params: Mapping[str, Any], told: str, timeout: float = CONNECT_TIMEOUT_SECONDS
+) -> UnreachableError:
     """The sentence for a failed connection; *told* is what libpq said, which never holds the password."""
     if password := params.get("login_password"):
         told = told.replace(password, "********")
@@ -193,5 +205,6 @@ def unreachable(params: Mapping[str, Any], told: str) -> UnreachableError:
     asked = f"Could not connect to database {params['database']!r} at {place}"
     for pattern, found, fix in _REASONS:
         if re.search(pattern, told):
-            return UnreachableError(f"{asked}: {found.format(user=params.get('login_user'))}.", fix=fix)
+            found = found.format(user=params.get("login_user"), seconds=timeout)
+            return UnreachableError(f"{asked}: {found}.", fix=fix)
     return UnreachableError(f"{asked}: {' '.join(told.split())}.", fix="Check the login options and the server's log.")

@@ -8,7 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.groundwork.backend.plugins.module_utils import _probe_container, _probe_http, _probe_tcp
+from ansible_collections.groundwork.backend.plugins.module_utils import (
+    _probe_container,
+    _probe_http,
+    _probe_postgres,
+    _probe_tcp,
+)
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError
 from ansible_collections.groundwork.backend.plugins.module_utils._probe import Asked, Probe
 from ansible_collections.groundwork.backend.plugins.module_utils._probe_wait import Check
@@ -41,6 +46,13 @@ KINDS: dict[str, Kind] = {
         _probe_container.build,
         _probe_container.derive_name,
         _probe_container.require_docker,
+    ),
+    "postgres": Kind(
+        _probe_postgres.OPTIONS,
+        ("database",),
+        _probe_postgres.build,
+        _probe_postgres.derive_name,
+        _probe_postgres.require_psycopg,
     ),
 }
 

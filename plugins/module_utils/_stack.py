@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible_collections.groundwork.backend.plugins.module_utils._compose import LOOPBACK, reachable
 
+POSTGRES_PORT = 5432
 _SERVICE_LABEL = "com.docker.compose.service"
 Endpoints = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
@@ -35,12 +36,12 @@ def web_checks(
 ) -> list[dict[str, Any]]:
     """The health_wait checks of app_web_services: each service's health path at its endpoint, and that it is *release*.
 
-    A service without an endpoint (it does not run) is checked on port 1, where nothing answers.
+    A service that does not run is checked where nothing answers.
     """
     checks: list[dict[str, Any]] = []
     for name, service in services.items():
         health = service["health"]
-        at = endpoints.get(name, {}).get(str(service["port"]), {"host": LOOPBACK, "port": 1})
+        at = _endpoint(endpoints, name, str(service["port"]))
         check: dict[str, Any] = {
             "name": name,
             "kind": "http",
@@ -53,6 +54,47 @@ def web_checks(
             check["release"] = {"field": health["release"], "equals": release}
         checks.append(check)
     return checks
+
+
+def migration_ports(migrations: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The ports that app_migrations needs published, under the names of its entries, for Settings.required_ports."""
+    return {
+        f"app_migrations[{index}]": {"service": migration["service"], "port": migration.get("port") or POSTGRES_PORT}
+        for index, migration in enumerate(migrations)
+    }
+
+
+def store_checks(
+    services: Sequence[str], migrations: Sequence[Mapping[str, Any]], endpoints: Endpoints, project: str
+) -> list[dict[str, Any]]:
+    """The health_wait checks of app_store_services: each container, and a real login for each database to migrate.
+
+    A container's own check is not enough: pg_isready over the socket says ready while the image is still initialising.
+    By the time the server listens on TCP, its image has made users and databases: a refused login stays refused.
+    """
+    checks: list[dict[str, Any]] = [{"kind": "container", "project": project, "service": name} for name in services]
+    for migration in migrations:
+        service, port = migration["service"], str(migration.get("port") or POSTGRES_PORT)
+        at = _endpoint(endpoints, service, port)
+        checks.append(
+            {
+                "name": f"database {migration['database']}",
+                "kind": "postgres",
+                "login_host": at["host"],
+                "login_port": at["port"],
+                "login_user": migration["user"],
+                "login_password": migration["password"],
+                "database": migration["database"],
+                "fail_fast": True,
+                "log_container": {"project": project, "service": service},
+            }
+        )
+    return checks
+
+
+def _endpoint(endpoints: Endpoints, service: str, port: str) -> Mapping[str, Any]:
+    """Where a port answers; for one that is not published, or does not run, a port where nothing answers."""
+    return endpoints.get(service, {}).get(port, {"host": LOOPBACK, "port": 1})
 
 
 def status_table(

@@ -52,7 +52,7 @@ options:
         description: What is checked.
         type: str
         required: true
-        choices: [http, tcp, container]
+        choices: [http, tcp, container, postgres]
       expect:
         description:
           - With V(down), the check holds when it does not pass, for example after something was stopped.
@@ -100,7 +100,7 @@ options:
             type: str
       fail_fast:
         description:
-          - Ends the wait at once when a name cannot be resolved, or there is no such container.
+          - Ends the wait at once when a name cannot be resolved, there is no such container, or a login is refused.
           - By default V(false), and the wait goes on, as both may appear.
         type: bool
       release:
@@ -161,7 +161,9 @@ options:
         description: V(http) - Whether the certificate is verified. By default V(true).
         type: bool
       ca_cert:
-        description: V(http) - File on the host with the CA certificates to trust, instead of the system's.
+        description:
+          - V(http), V(postgres) - File on the host with the CA certificates to trust.
+          - By default those of the system, and for V(postgres) none.
         type: path
       server_name:
         description: V(http) - Name to ask for in TLS and to expect in the certificate, instead of the URL's host.
@@ -210,6 +212,42 @@ options:
       max_restarts:
         description: V(container) - Restarts after which a container is in a restart loop. By default V(3).
         type: int
+      login_host:
+        description:
+          - V(postgres) - Name or address of the server. By default V(127.0.0.1).
+          - Never a Unix socket, where an image that is still initialising answers already.
+        type: str
+      login_port:
+        description: V(postgres) - Port of the server. By default V(5432).
+        type: int
+      login_user:
+        description: V(postgres) - Role to log in as. By default V(postgres).
+        type: str
+      login_password:
+        description: V(postgres) - Its password.
+        type: str
+      database:
+        description:
+          - V(postgres) - Database to ask a query. Required for this kind.
+          - A wrong password, a missing role and a missing database are waited for, as an image may still make them.
+            With O(checks[].fail_fast) they end the wait.
+        type: str
+      ssl_mode:
+        description: V(postgres) - How TLS is used, in libpq's words. By default V(prefer).
+        type: str
+        choices: [disable, allow, prefer, require, verify-ca, verify-full]
+      minimum_schema_version:
+        description: V(postgres) - The lowest version that M(groundwork.backend.pgvector_migrate) has to have recorded.
+        type: str
+      ledger_schema:
+        description: V(postgres) - Schema of the table with these records. By default V(public).
+        type: str
+      ledger_table:
+        description: V(postgres) - Name of that table. By default V(schema_migrations).
+        type: str
+      extension:
+        description: V(postgres) - An extension that has to be in the database, such as V(vector).
+        type: str
 notes:
   - The checks run on the host, with the standard library of Python and the C(docker) command line.
 seealso:
@@ -228,7 +266,12 @@ EXAMPLES = r"""
         jmespath: ok
         release: {field: release, equals: "{{ app_release }}"}
         log_container: {project: verisphere, service: semantic-dedupe}
-      - {name: db port, kind: tcp, host: 127.0.0.1, port: 5432}
+      - name: database
+        kind: postgres
+        login_password: "{{ postgres_password }}"
+        database: verisphere
+        minimum_schema_version: "0003"
+        extension: vector
       - {name: postgres, kind: container, project: verisphere, service: postgres}
       - {name: migrations, kind: container, project: verisphere, service: migrate, one_shot: true}
   register: health

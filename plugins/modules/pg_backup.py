@@ -141,7 +141,7 @@ component:
       description: Version by name of each extension in the database.
       type: dict
     schema_version:
-      description: Highest version in C(public.schema_migrations) that is applied or a baseline, as it stands there, or V(null).
+      description: Highest applied or baseline version in C(public.schema_migrations), as it stands there, or V(null).
       type: str
     counts:
       description: Rows by table, written as C(schema.table). Tables that belong to an extension are left out.

@@ -498,7 +498,7 @@ def test_bad_input_ends_before_any_waiting(module: ModuleRunner, tmp_path: Path)
     result = module("health_wait", {"checks": [{"name": "web", "kind": "tcp", "port": 1, "jmespath": "ok"}]})
     assert result["msg"].startswith("Check 'web': the kind tcp has no key 'jmespath'.")
     result = module("health_wait", {"checks": [{"kind": "smtp"}]})
-    assert "value of kind must be one of: http, tcp, container" in result["msg"]
+    assert "value of kind must be one of: http, tcp, container, " in result["msg"]
     result = module("health_wait", {"checks": [{"kind": "tcp", "port": 1}], "timeout": 0})
     assert result["msg"].startswith("timeout is 0.")
     (tmp_path / "jmespath.py").write_text("raise ImportError")

@@ -27,6 +27,7 @@ SSH = [
     "ssh", "-i", "build/testbed/ssh/id_ed25519", "-o", "UserKnownHostsFile=build/testbed/ssh/known_hosts",
     "-o", "BatchMode=yes", f"debian@{ADDRESS}",
 ]  # fmt: skip
+IMAGES = ["pgvector/pgvector:pg16", "python:3.11-slim"]
 CLAIMS = [
     "The Eiffel Tower is in Paris.",
     "the eiffel tower is in paris",
@@ -140,6 +141,8 @@ def post_claims(seen: list[str]) -> None:
 def demo() -> None:
     """All steps."""
     summary = Summary()
+    with summary.step("test bed: engine, images, registry"):
+        run("testbed", sys.executable, "tests/testbed", "up", *IMAGES)
     with summary.step("start a bare Debian 13 host"):
         run(
             "host",

@@ -120,7 +120,15 @@ def test_no_services_is_valid_yaml() -> None:
         (Settings(web_services={"wep": 8081}), ["app_web_services.wep", "postgres, web, worker"]),
         (Settings(web_services={"web": 80}), ["app_web_services.web.port is 80", "8081, 9000"]),
         (Settings(public_ports={"web": [1]}), ["app_public_ports.web is 1", "8081"]),
-        (Settings(required_services={"app_migrations: db": "db"}), ["app_migrations: db", "app_compose_files"]),
+        (Settings(required_services={"app_store_services: db": "db"}), ["app_store_services: db", "app_compose_files"]),
+        (
+            Settings(required_ports={"app_migrations[0]": {"service": "db", "port": 5432}}),
+            ["app_migrations[0].service names the service 'db'"],
+        ),
+        (
+            Settings(required_ports={"app_migrations[0]": {"service": "postgres", "port": 5433}}),
+            ["app_migrations[0].port is 5433", "container ports: 5432"],
+        ),
     ],
 )
 def test_problems_name_the_variable_what_was_found_and_the_fix(settings: Settings, words: list[str]) -> None:
@@ -140,7 +148,9 @@ def test_an_incomplete_model_does_not_complain_of_services_it_cannot_see() -> No
 @pytest.mark.parametrize("port", ["x", 0, 70000, None])
 def test_a_port_that_is_none_is_named(port: object) -> None:
     with pytest.raises(InputError, match=r"app_web_services\.web\.port"):
-        settings_from({"web_services": {"web": port}, "public_ports": {}, "required_services": {}})
+        settings_from(
+            {"web_services": {"web": port}, "public_ports": {}, "required_services": {}, "required_ports": {}}
+        )
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 from ansible_collections.groundwork.backend.plugins.module_utils._stack import (
     container_endpoints,
     status_table,
+    store_checks,
     web_checks,
 )
 
@@ -42,6 +43,16 @@ def test_a_status_does_not_ask_for_a_release() -> None:
     [check] = web_checks(SERVICES, {}, "stack")
     assert check["url"] == "http://127.0.0.1:1/ready"
     assert "release" not in check
+
+
+def test_stores_are_checked_by_container_and_by_a_real_login() -> None:
+    migration = {"service": "db", "database": "app", "user": "admin", "password": "secret"}
+    endpoints = {"db": {"5432": {"host": "127.0.0.1", "port": 15432}}}
+    container, login = store_checks(["db"], [migration], endpoints, "stack")
+    assert container == {"kind": "container", "project": "stack", "service": "db"}
+    assert (login["kind"], login["login_host"], login["login_port"]) == ("postgres", "127.0.0.1", 15432)
+    assert (login["login_user"], login["login_password"], login["database"]) == ("admin", "secret", "app")
+    assert store_checks(["db"], [{**migration, "port": 5433}], endpoints, "stack")[1]["login_port"] == 1
 
 
 def test_the_table_has_a_line_for_everything_and_says_what_is_wrong() -> None:

@@ -15,6 +15,10 @@ from conftest import INVENTORY, ROOT, Playbook, ask, fingerprint, in_postgres
 from testinfra.host import Host
 
 WEB = {"port": 8081, "health": {"path": "/ready"}}
+MIGRATION = {
+    "engine": "sql", "service": "postgres", "database": "verisphere", "path": "ops/postgres/migrations",
+    "user": "postgres", "password": "x",
+}  # fmt: skip
 MISTAKES = {
     "undefined compose file": (
         {"app_compose_files": ["ops/compose/nope.yml"]},
@@ -42,18 +46,15 @@ MISTAKES = {
         ["app_web_services.semantic-dedupe needs port", "health.path"],
     ),
     "wrong type": ({"app_compose_files": {"a": 1}}, ["app_compose_files"]),
+    "migrations of an unknown service": (
+        {"app_migrations": [MIGRATION | {"service": "db"}], "app_store_services": []},
+        ["app_migrations[0].service names the service 'db'", "the compose files have: postgres, semantic-dedupe"],
+    ),
     "missing migrations": (
-        {
-            "app_migrations": [
-                {
-                    "engine": "sql", "service": "postgres", "database": "verisphere", "path": "ops/nope",
-                    "user": "postgres", "password": "x",
-                }
-            ]
-        },
+        {"app_migrations": [MIGRATION | {"path": "ops/nope"}]},
         ["app_migrations", "ops/nope", "no such folder"],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("variables", "words"), MISTAKES.values(), ids=MISTAKES.keys())

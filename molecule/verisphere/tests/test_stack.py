@@ -161,6 +161,14 @@ def test_a_backup_set_is_complete_private_and_restores(host: Host, playbook: Pla
     in_postgres(host, "DROP DATABASE scratch WITH (FORCE)", "postgres")
 
 
+def test_a_backup_in_check_mode_writes_nothing(host: Host, playbook: Playbook) -> None:
+    before = fingerprint(host)
+    run = playbook("backup", "--check", "--diff")
+    assert run.rc == 0, run.output
+    assert run.changed > 0
+    assert fingerprint(host) == before
+
+
 def test_a_failed_backup_leaves_no_set(host: Host, playbook: Playbook) -> None:
     with host.sudo():
         before = sorted(host.file("/var/backups/verisphere").listdir())
