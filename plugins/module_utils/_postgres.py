@@ -194,9 +194,7 @@ def _keywords(params: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in keywords.items() if value is not None}
 
 
-def unreachable(
-    params: Mapping[str, Any], told: str, timeout: float = CONNECT_TIMEOUT_SECONDS
-) -> UnreachableError:
+def unreachable(params: Mapping[str, Any], told: str, timeout: float = CONNECT_TIMEOUT_SECONDS) -> UnreachableError:
     """The sentence for a failed connection; *told* is what libpq said, which never holds the password."""
     if password := params.get("login_password"):
         told = told.replace(password, "********")
@@ -205,6 +203,6 @@ def unreachable(
     asked = f"Could not connect to database {params['database']!r} at {place}"
     for pattern, found, fix in _REASONS:
         if re.search(pattern, told):
-            found = found.format(user=params.get("login_user"), seconds=timeout)
-            return UnreachableError(f"{asked}: {found}.", fix=fix)
+            reason = found.format(user=params.get("login_user"), seconds=timeout)
+            return UnreachableError(f"{asked}: {reason}.", fix=fix)
     return UnreachableError(f"{asked}: {' '.join(told.split())}.", fix="Check the login options and the server's log.")

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -46,14 +46,14 @@ _NO_SUCH = "no such container"
 
 @dataclass(frozen=True)
 class Target:
-    """One container by name or id, or all containers of a compose service."""
+    """One container by name or id, or all containers of a compose service; without a service, of the whole project."""
 
     container: str | None
     project: str | None
     service: str | None
 
     def __str__(self) -> str:
-        return self.container or f"{self.project}/{self.service}"
+        return self.container or (f"{self.project}/{self.service}" if self.service else f"{self.project}")
 
     def inspect(self, seconds: float) -> list[dict[str, Any]]:
         """What Docker knows about the containers; empty when there are none.
@@ -84,7 +84,7 @@ class Target:
 
     def _ids(self, seconds: float) -> list[str]:
         labels = {"project": self.project, "service": self.service, "oneoff": "False"}
-        filters = [f"--filter=label=com.docker.compose.{key}={value}" for key, value in labels.items()]
+        filters = [f"--filter=label=com.docker.compose.{key}={value}" for key, value in labels.items() if value]
         done = _exec.run(["docker", "ps", "--all", "--quiet", "--no-trunc", *filters], timeout=seconds, check=False)
         if done.rc != 0:
             raise docker_error(done.stderr)
@@ -120,23 +120,28 @@ class ContainerProbe(Probe):
             return Outcome("unknown", error.problem)
         if not found:
             return Outcome("down", f"there is no container {self.target}", terminal=self.fail_fast)
-        outcomes = [self._judge(one) for one in found]
-        return next((one for one in outcomes if one.terminal), None) or next(
-            (one for one in outcomes if one.state != "up"), outcomes[0]
-        )
+        return worst([self.judge(one, self.wanted) for one in found])
 
     def logs(self, lines: int) -> list[str]:
         """The containers' log."""
         return self.target.logs(lines)
 
-    def _judge(self, found: Mapping[str, Any]) -> Outcome:
+    def judge(self, found: Mapping[str, Any], wanted: Wanted) -> Outcome:
+        """The outcome for one container, with what earlier attempts saw of it."""
         restarts = found["RestartCount"]
         first = min(self._first_restarts.get(found["Id"], restarts), restarts)  # a manual start sets it to 0
         self._first_restarts[found["Id"]] = first
         started = found["State"]["StartedAt"]
         now = time.monotonic()
         seen_for = now - self._first_seen.setdefault((found["Id"], started), now)
-        return judge(found, self.wanted, new_restarts=restarts - first, ran_for=max(seen_for, seconds_since(started)))
+        return judge(found, wanted, new_restarts=restarts - first, ran_for=max(seen_for, seconds_since(started)))
+
+
+def worst(outcomes: Sequence[Outcome]) -> Outcome:
+    """The outcome that counts for all: one that ends the wait, else one that is not up."""
+    return next((one for one in outcomes if one.terminal), None) or next(
+        (one for one in outcomes if one.state != "up"), outcomes[0]
+    )
 
 
 def judge(found: Mapping[str, Any], wanted: Wanted, *, new_restarts: int, ran_for: float) -> Outcome:
@@ -226,6 +231,16 @@ def target(asked: Asked, key: str, given: Mapping[str, Any]) -> Target:
     return one
 
 
+def wanted(asked: Asked) -> Wanted:
+    """What the keys of one check ask of a container. Raises InputError and DependencyError."""
+    one = Wanted(
+        asked.get("one_shot", False), asked.get("running_for", 3.0), asked.get("max_restarts", 3), asked.release()
+    )
+    if one.running_for < 0 or one.max_restarts < 1:
+        raise asked.error("running_for is at least 0, and max_restarts at least 1.")
+    return one
+
+
 def derive_name(given: Mapping[str, Any]) -> str:
     """The name of a check that was given none."""
     return str(Target(given.get("container"), given.get("project"), given.get("service")))
@@ -233,9 +248,4 @@ def derive_name(given: Mapping[str, Any]) -> str:
 
 def build(asked: Asked) -> ContainerProbe:
     """The probe for the keys of one check. Raises InputError and DependencyError."""
-    wanted = Wanted(
-        asked.get("one_shot", False), asked.get("running_for", 3.0), asked.get("max_restarts", 3), asked.release()
-    )
-    if wanted.running_for < 0 or wanted.max_restarts < 1:
-        raise asked.error("running_for is at least 0, and max_restarts at least 1.")
-    return ContainerProbe(target(asked, "", asked.given), wanted, asked.get("fail_fast", False))
+    return ContainerProbe(target(asked, "", asked.given), wanted(asked), asked.get("fail_fast", False))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.groundwork.backend.plugins.module_utils import (
+    _probe_compose,
     _probe_container,
     _probe_http,
     _probe_postgres,
@@ -27,6 +28,7 @@ class Kind:
     required:    keys that must be there.
     build:       makes the probe; raises InputError and DependencyError.
     derive_name: the name of a check that was given none.
+    own_log:     the probe shows the log of what it checks, so that log_container has no place.
     prepare:     run once before any waiting when a check of the kind is asked for; raises what makes it hopeless.
     """
 
@@ -34,6 +36,7 @@ class Kind:
     required: tuple[str, ...]
     build: Callable[[Asked], Probe]
     derive_name: Callable[[Mapping[str, Any]], str]
+    own_log: bool = False
     prepare: Callable[[], None] = lambda: None
 
 
@@ -45,14 +48,23 @@ KINDS: dict[str, Kind] = {
         (),
         _probe_container.build,
         _probe_container.derive_name,
-        _probe_container.require_docker,
+        own_log=True,
+        prepare=_probe_container.require_docker,
+    ),
+    "compose": Kind(
+        _probe_compose.OPTIONS,
+        ("project",),
+        _probe_compose.build,
+        _probe_compose.derive_name,
+        own_log=True,
+        prepare=_probe_container.require_docker,
     ),
     "postgres": Kind(
         _probe_postgres.OPTIONS,
         ("database",),
         _probe_postgres.build,
         _probe_postgres.derive_name,
-        _probe_postgres.require_psycopg,
+        prepare=_probe_postgres.require_psycopg,
     ),
 }
 
@@ -110,8 +122,8 @@ def _one(position: int, options: Mapping[str, Any]) -> Check:
     probe = kind.build(asked)
     logs = probe.logs
     if "log_container" in given:
-        if options["kind"] == "container":
-            raise asked.error("the kind container shows its own log, and has no key 'log_container'.")
+        if kind.own_log:
+            raise asked.error(f"the kind {options['kind']} shows its own log, and has no key 'log_container'.")
         logs = _probe_container.target(asked, "log_container ", given["log_container"]).logs
     fields = ("expect", "optional", "timeout", "interval", "attempt_timeout", "stable_for", "consecutive")
     return Check(name, options["kind"], probe, logs, **{key: options[key] for key in fields})

@@ -52,7 +52,7 @@ options:
         description: What is checked.
         type: str
         required: true
-        choices: [http, tcp, container, postgres]
+        choices: [http, tcp, container, compose, postgres]
       expect:
         description:
           - With V(down), the check holds when it does not pass, for example after something was stopped.
@@ -198,7 +198,10 @@ options:
           - It has to be healthy by its own health check or, without one, run for O(checks[].running_for) seconds.
         type: str
       project:
-        description: V(container) - Compose project, with O(checks[].service), instead of O(checks[].container).
+        description:
+          - V(container) - Compose project, with O(checks[].service), instead of O(checks[].container).
+          - V(compose) - Compose project, each of whose services has to be up, or finished with exit code 0 when it is a
+            one-shot. Required for this kind.
         type: str
       service:
         description: V(container) - Compose service, all of whose containers are checked.
@@ -207,11 +210,25 @@ options:
         description: V(container) - The container is meant to end with exit code 0. By default V(false).
         type: bool
       running_for:
-        description: V(container) - Seconds that a container without a health check has to run. By default V(3).
+        description: V(container), V(compose) - Seconds that a container without a health check has to run. By default V(3).
         type: float
       max_restarts:
-        description: V(container) - Restarts after which a container is in a restart loop. By default V(3).
+        description: V(container), V(compose) - Restarts after which a container is in a restart loop. By default V(3).
         type: int
+      services:
+        description: V(compose) - Services that need a container. By default those that have one.
+        type: list
+        elements: str
+      one_shots:
+        description:
+          - V(compose) - Services that are meant to end with exit code 0.
+          - Those that another service waits for with C(service_completed_successfully) need not be named.
+        type: list
+        elements: str
+      images:
+        description: V(compose) - Images that have to be on the host; one that is missing ends the wait.
+        type: list
+        elements: str
       login_host:
         description:
           - V(postgres) - Name or address of the server. By default V(127.0.0.1).

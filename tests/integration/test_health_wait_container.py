@@ -86,10 +86,14 @@ def wait(module: ModuleRunner) -> Callable[..., dict[str, Any]]:
     """wait({"container": …}, …) runs the module; the kind is container unless told."""
 
     def run(
-        *checks: dict[str, Any], timeout: float = 20, env: dict[str, str] | None = None, **options: Any
+        *checks: dict[str, Any],
+        timeout: float = 20,
+        check: bool = False,
+        env: dict[str, str] | None = None,
+        **options: Any,
     ) -> dict[str, Any]:
         filled = [{"kind": "container", "name": f"c{position}", **given} for position, given in enumerate(checks, 1)]
-        return module("health_wait", {"timeout": timeout, "checks": filled, **options}, env=env)
+        return module("health_wait", {"timeout": timeout, "checks": filled, **options}, check=check, env=env)
 
     return run
 
@@ -254,3 +258,53 @@ def test_docker_that_stops_answering_is_unknown(container: Start, wait: Wait, tm
     assert result["elapsed"] < 2.5
     assert "no end after 0.5 seconds" in result["checks"]["c1"]["last_error"]
     assert "the log cannot be read" in result["logs"]["c1"][0]
+
+
+def _compose(name: str) -> dict[str, Any]:
+    return {"kind": "compose", "project": name, "running_for": 0.5}
+
+
+def test_a_compose_project(container: Start, wait: Wait, image: str) -> None:
+    """Services run, one-shots have finished with 0: those that are named, and those that others depend on."""
+    project = f"{RUN}-good"
+    depends = {"depends_on": "migrate:service_completed_successfully:false,db:service_healthy:true"}
+    container("exit 0", service="migrate", project=project)
+    container("exit 0", service="seed", project=project)
+    container("sleep 60", "--health-cmd=true", "--health-interval=300ms", service="db", project=project)
+    container("sleep 60", service="web", project=project, **depends)
+    container("exit 9", service="web", project=project, oneoff="True")
+    check = {
+        **_compose(project),
+        "one_shots": ["seed"],
+        "services": ["migrate", "seed", "db", "web"],
+        "images": [image],
+    }
+    for check_mode in (False, True):
+        result = wait(check, check=check_mode)
+        assert not result.get("failed"), result["msg"]
+    result = wait(_compose(project), timeout=60)
+    assert result["elapsed"] < 15
+    assert "exited with 0, and one_shots does not name it" in result["msg"]
+    result = wait({**check, "services": [*check["services"], "worker"]}, timeout=1)
+    assert f"the service worker of project {project} has no container" in result["msg"]
+
+
+def test_a_compose_project_that_cannot_come_up(container: Start, wait: Wait) -> None:
+    """A failed one-shot, a crash loop and a missing image end the wait; the log is of the container that failed."""
+    project = f"{RUN}-bad"
+    fine = container("echo all is well; sleep 60", service="db", project=project)
+    failed = container("echo cannot migrate; exit 4", service="migrate", project=project)
+    check = {**_compose(project), "name": "stack", "one_shots": ["migrate"]}
+    result = wait(check, timeout=60)
+    assert result["elapsed"] < 15
+    assert f"stack: {failed} exited with 4" in result["msg"]
+    assert any(line.startswith(f"{failed} | ") and "cannot migrate" in line for line in result["logs"]["stack"])
+    assert fine not in str(result["logs"])
+    result = wait({**check, "images": [f"{RUN}:absent"]}, timeout=60)
+    assert result["elapsed"] < 15
+    assert f"stack: the image {RUN}:absent is not on this host" in result["msg"]
+    _docker("rm", "--force", failed)
+    container("exit 3", "--restart=always", service="app", project=project)
+    assert "is in a restart loop" in wait({**_compose(project), "timeout": 40}, timeout=60)["msg"]
+    result = wait({**_compose(f"{RUN}-none"), "fail_fast": True}, timeout=60)
+    assert f"the project {RUN}-none has no container" in result["msg"]

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "ansible_collections.groundwork.backend.plugins"
 MODULES = sorted(path.stem for path in ROOT.glob("plugins/modules/*.py") if path.stem != "__init__")
 FRAGMENTS = sorted(path.stem for path in ROOT.glob("plugins/doc_fragments/*.py") if path.stem != "__init__")
+AUTHOR = "groundwork.backend contributors (@groundwork-backend)"
 CONSTRAINTS = {"mutually_exclusive", "required_together", "required_one_of", "required_if", "required_by"}
 SECRET = re.compile(r"pass(word|wd|phrase)?$|secret|token|bearer|credential|(private|api|access)_?key", re.IGNORECASE)
 ALWAYS_RETURNED = {"changed", "diff", "failed", "msg"}
@@ -151,7 +152,7 @@ def test_head_of_the_documentation(name: str, monkeypatch: pytest.MonkeyPatch) -
     own = yaml.safe_load(importlib.import_module(f"{PACKAGE}.modules.{name}").DOCUMENTATION)
     assert own["module"] == name
     assert own["short_description"][-1] != "."
-    assert own["author"] in ("groundwork.backend contributors (@groundwork-backend)", doc["author"])
+    assert own["author"] in (AUTHOR, [AUTHOR])
     assert re.fullmatch(r"\d+\.\d+\.\d+", str(own["version_added"]))
     for attribute in ("check_mode", "diff_mode", "idempotent"):
         declared = doc["attributes"][attribute]
@@ -212,7 +213,8 @@ def test_a_fragment_documents_the_function_that_it_names(name: str, monkeypatch:
     documented = yaml.safe_load(fragment.ModuleDocFragment.DOCUMENTATION)
     text = Path(str(fragment.__file__)).read_text()
     library, function = re.search(r"module_utils/(\w+)\.py", text), re.search(r"(\w+_options)\(\)", text)
-    assert library and function, "the fragment's docstrings name no function"
+    assert library, "the fragment's docstrings name no library"
+    assert function, "the fragment's docstrings name no function"
     group = getattr(importlib.import_module(f"{PACKAGE}.module_utils.{library[1]}"), function[1])()
     assert comparable(documented["options"], "suboptions") == comparable(group["argument_spec"], "options")
     users = [one for one in MODULES if re.search(rf"groundwork\.backend\.{name}\b", source_of(one))]

@@ -1,28 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: groundwork.backend contributors
-"""The Postgres login options: fragment and function say the same, and each failure has its sentence."""
+"""The Postgres login options: only the password is secret, and each failure has its sentence."""
 
 from __future__ import annotations
 
 import sys
 
 import pytest
-import yaml
 
-from ansible_collections.groundwork.backend.plugins.doc_fragments._postgres import ModuleDocFragment
 from ansible_collections.groundwork.backend.plugins.module_utils import _postgres
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import DependencyError, UnreachableError
 
 PARAMS = {"login_host": "db.example", "login_port": 5432, "login_user": "app", "database": "shop"}
-
-
-def test_fragment_documents_exactly_the_options() -> None:
-    documented = yaml.safe_load(ModuleDocFragment.DOCUMENTATION)["options"]
-    keys = ("type", "default", "required", "choices", "elements")
-    assert {name: {key: option[key] for key in keys if key in option} for name, option in documented.items()} == {
-        name: {key: option[key] for key in keys if key in option}
-        for name, option in _postgres.login_options()["argument_spec"].items()
-    }
 
 
 def test_only_the_password_is_secret() -> None:

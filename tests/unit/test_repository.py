@@ -34,7 +34,7 @@ def test_python_files_have_their_licence(files: list[Path]) -> None:
     assert python
     for path in python:
         text = path.read_text()
-        assert not text or "SPDX-License-Identifier: GPL-3.0-or-later" in text.splitlines()[:2].__str__(), path
+        assert not text or "SPDX-License-Identifier: GPL-3.0-or-later" in "\n".join(text.splitlines()[:2]), path
 
 
 def test_no_path_of_a_development_machine(files: list[Path]) -> None:

@@ -73,8 +73,9 @@ class Playbook:
 
 
 def environment() -> Mapping[str, str]:
-    """The environment of `make`: the project's ansible.cfg instead of Molecule's."""
-    return {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+    """The environment of a user's shell: without what Molecule sets, with the project's ansible.cfg."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "MOLECULE_", "PY_"))}
+    return {**kept, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
 
 
 @pytest.fixture(scope="session")
