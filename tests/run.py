@@ -21,7 +21,7 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 PACKAGE = "ansible_collections.groundwork.backend.plugins.module_utils"
-PYTHON_FOLDERS = ["plugins", "tests", "molecule", "examples"]
+PYTHON_FOLDERS = ["plugins", "tests", "molecule", "examples", "docs"]
 
 
 @dataclass

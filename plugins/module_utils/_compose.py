@@ -17,6 +17,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._errors import 
 from ansible_collections.groundwork.backend.plugins.module_utils._exec import run
 
 LOOPBACK = "127.0.0.1"
+UNKNOWN_PORT = 0  # a container port that stands in a variable
 _ANYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
 RELEASE_VARIABLE = "APP_RELEASE"
 RELEASE_LABEL = "org.groundwork.release"
@@ -42,6 +43,7 @@ class Service:
     container_name: str = ""
     restart: str = ""
     logging: bool = False
+    host_network: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,10 @@ def settings_from(params: Mapping[str, Any]) -> Settings:
     return Settings(
         {name: _port_number(f"app_web_services.{name}.port", port) for name, port in params["web_services"].items()},
         {
-            name: [_port_number(f"app_public_ports.{name}", port) for port in ports]
+            name: [
+                _port_number(f"app_public_ports.{name}", port)
+                for port in (ports if isinstance(ports, list) else [ports])
+            ]
             for name, ports in params["public_ports"].items()
         },
         params["required_services"],
@@ -125,6 +130,7 @@ def from_config(config: Mapping[str, Any]) -> Model:
                 container_name=service.get("container_name") or "",
                 restart=service.get("restart") or "",
                 logging=bool(service.get("logging")),
+                host_network=service.get("network_mode") == "host",
             )
             for name, service in (config.get("services") or {}).items()
         }
@@ -170,6 +176,8 @@ def require_fit(model: Model, settings: Settings) -> None:
 
 
 def _port_problems(service: Service, port: int, variable: str, *, fixed: bool) -> Iterable[str]:
+    if any(candidate.target == UNKNOWN_PORT for candidate in service.ports):
+        return
     published = [candidate for candidate in service.ports if candidate.target == port]
     if not published:
         targets = ", ".join(str(candidate.target) for candidate in service.ports) or "none"
@@ -186,7 +194,7 @@ def _port_problems(service: Service, port: int, variable: str, *, fixed: bool) -
 
 def image_name(project: str, service: str, release: str) -> str:
     """The image of a built service: one tag for each release, so that the previous one stays for the way back."""
-    return f"{project}/{service}:{release}"
+    return f"{project}/{service.lower()}:{release}"
 
 
 def production_override(
@@ -196,8 +204,11 @@ def production_override(
 
     Published ports are bound to 127.0.0.1 unless the compose file binds them to an address itself or public_ports lists
     them; web services lose their fixed container_name, so that a second replica can start, and learn their release.
+    Services that the inventory names are restarted unless the compose file says otherwise; others may be one-shots.
     """
     override: dict[str, dict[str, Any]] = {}
+    stores = {needed["service"] for needed in settings.required_ports.values()}
+    kept = {*settings.web_services, *settings.required_services.values(), *stores}
     for name, service in sorted(model.services.items()):
         keys: dict[str, Any] = {}
         if service.ports:
@@ -208,11 +219,10 @@ def production_override(
         if service.built or name in settings.web_services:
             keys["environment"] = {RELEASE_VARIABLE: release}
             keys["labels"] = {RELEASE_LABEL: release}
-        if name in settings.web_services:
-            if service.container_name:
-                keys["container_name"] = _Tagged("!reset", None)
-            if not service.restart:
-                keys["restart"] = "unless-stopped"
+        if name in settings.web_services and service.container_name:
+            keys["container_name"] = _Tagged("!reset", None)
+        if name in kept and not service.restart:
+            keys["restart"] = "unless-stopped"
         if logging and not service.logging:
             keys["logging"] = dict(logging)
         if keys:
@@ -222,14 +232,13 @@ def production_override(
 
 def endpoints(model: Model) -> dict[str, dict[str, dict[str, Any]]]:
     """service -> container port (as text) -> {"host", "port"} to reach it from the host itself."""
-    return {
-        name: {
-            str(port.target): {"host": reachable(port.host_ip), "port": int(port.published)}
-            for port in service.ports
-            if port.published.isdigit()
-        }
-        for name, service in model.services.items()
-    }
+    found: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in model.services}
+    for name, service in model.services.items():
+        for port in service.ports:
+            if port.published.isdigit():  # the first of several is as good as any
+                at = {"host": reachable(port.host_ip), "port": int(port.published)}
+                found[name].setdefault(str(port.target), at)
+    return found
 
 
 def render_override(override: Mapping[str, Mapping[str, Any]]) -> str:

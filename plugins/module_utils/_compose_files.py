@@ -13,11 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.groundwork.backend.plugins.module_utils._compose import Model, Port, Service
+from ansible_collections.groundwork.backend.plugins.module_utils._compose import UNKNOWN_PORT, Model, Port, Service
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import DependencyError, InputError, os_errors
 
 # Compose's interpolation: $$ is a dollar sign; ${NAME}, ${NAME:?text} and $NAME need a value; - and + bring their own.
 _VARIABLE = re.compile(r"\$(?:(\$)|\{(\w+)(?:(:?[-+?])([^}]*))?\}|([A-Za-z_]\w*))")
+
+_UNKNOWN = "unknown"
 
 
 def read_compose_files(root: Path, names: Iterable[str]) -> tuple[Model, set[str]]:
@@ -74,7 +76,12 @@ def _yaml() -> Any:
 
 def _loader(yaml: Any) -> Any:
     class Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml is imported lazily
-        """SafeLoader that reads values behind compose's own tags as plain values."""
+        """SafeLoader that leaves every scalar a string and reads values behind compose's own tags as plain values.
+
+        PyYAML speaks YAML 1.1, in which the port 2222:22 is a number with base 60.
+        """
+
+        yaml_implicit_resolvers = {"<": [("tag:yaml.org,2002:merge", re.compile("^<<$"))]}  # noqa: RUF012 - as in PyYAML
 
     def plain(loader: Any, _suffix: str, node: Any) -> Any:
         if isinstance(node, yaml.MappingNode):
@@ -88,22 +95,28 @@ def _loader(yaml: Any) -> Any:
 
 
 def _service(name: str, parts: list[Mapping[str, Any]]) -> Service:
-    ports = [port for keys in parts for entry in keys.get("ports") or () for port in parse_port(name, entry)]
+    ports = [port for keys in parts for entry in _list(keys.get("ports")) for port in parse_port(name, entry)]
     return Service(name=name, ports=tuple(ports), built=any("build" in keys for keys in parts))
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def parse_port(service: str, entry: Any) -> list[Port]:
     """The ports of one entry under ports:, long form or [IP:][HOST:]CONTAINER[/PROTOCOL], also as ranges.
 
-    A variable stands for its default, or for itself: only the container's side is looked at here. Raises InputError.
+    A variable stands for its default. Without one on the container's side, the port is UNKNOWN_PORT. Raises InputError.
     """
     if isinstance(entry, Mapping):
-        text, published, host_ip = str(entry.get("target", "")), str(entry.get("published") or ""), ""
-        protocol = str(entry.get("protocol") or "tcp")
+        text = _VARIABLE.sub(_default_or_name, str(entry.get("target", "")))
+        published, host_ip, protocol = str(entry.get("published") or ""), "", str(entry.get("protocol") or "tcp")
     else:
         text, _, protocol = _VARIABLE.sub(_default_or_name, str(entry)).partition("/")
         head, _, text = text.rpartition(":")
         host_ip, _, published = head.rpartition(":")
+    if text == _UNKNOWN:
+        return [Port(UNKNOWN_PORT, published)]
     first, _, last = text.partition("-")
     if not first.isdigit() or (last and not last.isdigit()):
         raise InputError(
@@ -114,8 +127,8 @@ def parse_port(service: str, entry: Any) -> list[Port]:
 
 
 def _default_or_name(match: re.Match[str]) -> str:
-    _dollar, braced, operator, default, bare = match.groups()
-    return default if operator in ("-", ":-") and default else braced or bare or "$"
+    _dollar, _braced, operator, default, _bare = match.groups()
+    return default if operator in ("-", ":-") and default else _UNKNOWN
 
 
 def _needed_variables(node: Any) -> Iterator[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError
 
@@ -36,13 +37,19 @@ def to_text(value: object) -> str:
     return str(value)
 
 
-def render(values: Mapping[str, object]) -> str:
+def render(values: Mapping[Any, object]) -> str:
     """An env file with one NAME=value a line, in the order given.
 
     Raises InputError for a name that no shell takes and for a value with a NUL byte (the value is not shown).
     """
     lines = []
-    for name, value in values.items():
+    for key, value in values.items():
+        name = str(key)
+        if isinstance(value, Mapping | list | tuple):
+            raise InputError(
+                f"The value of app_env.{name} is a {type(value).__name__}.",
+                fix="Write it as text, as the program wants it.",
+            )
         text = to_text(value)
         if not _NAME.match(name):
             raise InputError(

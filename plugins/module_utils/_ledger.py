@@ -3,17 +3,20 @@
 """The table that remembers which migrations were applied.
 
 A second table, <ledger>_progress, remembers the statement that a migration outside of a transaction has reached. It is
-made only when there is such a migration.
+made only when there is such a migration. A third, <ledger>_repairs, remembers why an edited file was accepted.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError, StateError
-from ansible_collections.groundwork.backend.plugins.module_utils._migrations import LedgerRow, Migration
+from ansible_collections.groundwork.backend.plugins.module_utils._migration_plan import LedgerRow, Repair
+from ansible_collections.groundwork.backend.plugins.module_utils._migrations import Migration
+from ansible_collections.groundwork.backend.plugins.module_utils._sql_variables import literal
 
 _COLUMNS = [
     ("version", "text"),
@@ -89,16 +92,60 @@ class Ledger:
             )"""
         )
 
+    def insertion(self, migration: Migration) -> str:
+        """The statement that records a migration in its own transaction and returns its execution_ms.
+
+        A second row of one version fails, so that a file is applied once even when the lock of migrations was lost.
+        """
+        again = (
+            " ON CONFLICT (version) DO UPDATE SET checksum = excluded.checksum, applied_at = excluded.applied_at,"
+            " execution_ms = excluded.execution_ms, applied_by = excluded.applied_by, state = excluded.state"
+        )
+        texts = ", ".join(literal(text) for text in (migration.version, migration.name, migration.checksum))
+        return (
+            f"INSERT INTO {self._quoted(self.table)}"  # noqa: S608 - checked above, and literals
+            " (version, name, checksum, applied_at, execution_ms, applied_by, state)"
+            f" VALUES ({texts}, pg_catalog.clock_timestamp(), (pg_catalog.date_part('epoch',"
+            " pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp()) * 1000)::pg_catalog.int8,"
+            f" session_user, 'applied'){again if migration.repeatable else ''} RETURNING execution_ms"
+        )
+
     def record(self, connection: Any, migration: Migration, *, state: str, execution_ms: int) -> None:
         """Write the row of a migration, or bring it up to date."""
         connection.execute(
             f"""INSERT INTO {self._quoted(self.table)}
                 (version, name, checksum, applied_at, execution_ms, applied_by, state)
                 VALUES (%s, %s, %s, clock_timestamp(), %s, session_user, %s)
-                ON CONFLICT (version) DO UPDATE SET applied_at = excluded.applied_at,
-                execution_ms = excluded.execution_ms, state = excluded.state""",  # noqa: S608 - checked above
+                ON CONFLICT (version) DO UPDATE SET checksum = excluded.checksum,
+                applied_at = excluded.applied_at, execution_ms = excluded.execution_ms, state = excluded.state""",  # noqa: S608 - checked above
             [migration.version, migration.name, migration.checksum, execution_ms, state],
         )
+
+    def adopt(self, connection: Any, migrations: Sequence[Migration]) -> None:
+        """Record migrations as baseline, all or none."""
+        with connection.transaction():
+            for migration in migrations:
+                self.record(connection, migration, state="baseline", execution_ms=0)
+
+    def accept(self, connection: Any, repairs: Sequence[Repair]) -> None:
+        """Take the content of edited files for what was applied, and remember why."""
+        log = self._quoted(f"{self.table}_repairs")
+        with connection.transaction():
+            connection.execute(
+                f"""CREATE TABLE IF NOT EXISTS {log} (
+                    version text NOT NULL, checksum_before text NOT NULL, checksum text NOT NULL, reason text NOT NULL,
+                    repaired_at timestamptz NOT NULL, repaired_by text NOT NULL)"""
+            )
+            for repair in repairs:
+                migration = repair.migration
+                connection.execute(
+                    f"INSERT INTO {log} VALUES (%s, %s, %s, %s, clock_timestamp(), session_user)",  # noqa: S608 - checked above
+                    [migration.version, repair.checksum_before, migration.checksum, repair.reason],
+                )
+                connection.execute(
+                    f"UPDATE {self._quoted(self.table)} SET checksum = %s WHERE ltrim(version, '0') = %s",  # noqa: S608 - checked above
+                    [migration.checksum, migration.version.lstrip("0")],
+                )
 
     def create_progress(self, connection: Any) -> None:
         """Create the table of reached statements when it is not there."""

@@ -7,14 +7,16 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from ansible_collections.groundwork.backend.plugins.module_utils import _postgres
-from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError, StateError
+from ansible_collections.groundwork.backend.plugins.module_utils._batch import Batch, BatchError
+from ansible_collections.groundwork.backend.plugins.module_utils._errors import StateError
 from ansible_collections.groundwork.backend.plugins.module_utils._ledger import Ledger
+from ansible_collections.groundwork.backend.plugins.module_utils._limits import NO_LIMITS, Limits
 from ansible_collections.groundwork.backend.plugins.module_utils._migrations import Migration
 from ansible_collections.groundwork.backend.plugins.module_utils._script import (
     BuiltIndex,
@@ -25,27 +27,25 @@ from ansible_collections.groundwork.backend.plugins.module_utils._script import 
 from ansible_collections.groundwork.backend.plugins.module_utils._sql import Statement
 from ansible_collections.groundwork.backend.plugins.module_utils._sql_variables import redact
 
-_UNITS_MS = {"": 1, "ms": 1, "s": 1000, "min": 60_000}
+# What DISCARD ALL does, which may not share a message with other statements: no setting, role, temporary table or
+# session lock of one file reaches the next.
+_CLEAN = (
+    "CLOSE ALL", "SET SESSION AUTHORIZATION DEFAULT", "RESET ALL", "DEALLOCATE ALL", "UNLISTEN *",
+    "SELECT pg_catalog.pg_advisory_unlock_all()", "DISCARD PLANS", "DISCARD TEMP", "DISCARD SEQUENCES",
+)  # fmt: skip
 _RETRIED = {"55P03", "40P01"}  # lock_not_available, deadlock_detected
 _LONGEST_PAUSE_SECONDS = 10.0
 _jitter = random.SystemRandom()
 
 
-@dataclass(frozen=True)
-class Limits:
-    """How long a statement waits for a lock and runs (milliseconds, 0: no limit), and how often a wait is repeated."""
-
-    lock_timeout_ms: int
-    statement_timeout_ms: int
-    lock_retries: int
-
-
-def milliseconds(option: str, value: str | None) -> int:
-    """A duration such as "5s", "500ms", "2min" or "500" (milliseconds). Raises InputError that names the option."""
-    match = re.fullmatch(r"([0-9]{1,9})\s*(ms|s|min|)", (value or "0").strip())
-    if not match:
-        raise InputError(f"{option} is {value!r}, which is no duration.", fix="Write it like 5s, 500ms or 2min.")
-    return int(match[1]) * _UNITS_MS[match[2]]
+def invalid_indexes(connection: Any) -> list[str]:
+    """The names, for SQL, of indexes that are invalid; one that is being built is not counted."""
+    found = connection.execute(
+        "SELECT indexrelid::regclass::text FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid "
+        "WHERE relkind = 'i' AND NOT indisvalid AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index AS at_work "
+        "WHERE at_work.index_relid = indexrelid AND at_work.datname = current_database()) ORDER BY 1"
+    )
+    return [str(name) for (name,) in found]
 
 
 class MigrationRunner:
@@ -54,74 +54,117 @@ class MigrationRunner:
     Both are autocommit connections. variables are only needed to keep their values out of messages.
     """
 
-    def __init__(
-        self, connection: Any, keeper: Any, ledger: Ledger, limits: Limits, variables: Mapping[str, str]
-    ) -> None:
+    def __init__(self, connection: Any, keeper: Any, ledger: Ledger, variables: Mapping[str, str]) -> None:
         self._connection = connection
         self._keeper = keeper
         self._ledger = ledger
-        self._limits = limits
         self._variables = variables
-        self._statement: Statement | None = None
+        self._statement: Statement | None = None  # where it is, for messages
+        self._position = 0
         connection.prepare_threshold = None  # DISCARD ALL would take prepared statements away
 
-    def apply(self, migration: Migration, script: Script) -> dict[str, Any]:
+    def apply(self, migration: Migration, script: Script, first: int = 0) -> dict[str, Any]:
         """Run a migration and record it: {"version", "name", "execution_ms"}.
+
+        first is the statement (from 1) with which an interrupted one goes on; an invalid index of it is dropped before.
 
         Raises StateError with the details failed_migration and sqlstate. A transactional migration has left nothing
         then; another one is recorded as failed.
         """
+        with self._explained(migration, script):
+            if script.transactional:
+                spent = self._retried(partial(self._in_transaction, migration, script), script.limits)
+            else:
+                spent = self._outside(migration, script, first)
+        return {**migration.to_dict(), "execution_ms": spent}
+
+    def rehearse(self, pairs: Sequence[tuple[Migration, Script]]) -> list[dict[str, Any]]:
+        """Run transactional migrations in one transaction and take them back: [{"version", "name", "execution_ms"}].
+
+        Raises as apply() does, and leaves nothing in any case (but sequences go on, as PostgreSQL has it).
+        """
+        done: list[dict[str, Any]] = []
+        self._connection.execute("BEGIN")
+        try:
+            with _postgres.server_errors(f"create the ledger {self._ledger.name}"):
+                self._ledger.create(self._connection)
+            for migration, script in pairs:
+                started = time.monotonic()
+                with self._explained(migration, script):
+                    self._send(migration, script, (*_CLEAN, *self._settings("SET LOCAL", script.limits)), ())
+                done.append({**migration.to_dict(), "execution_ms": _elapsed_ms(started)})
+        finally:
+            self._roll_back()
+        return done
+
+    @contextmanager
+    def _explained(self, migration: Migration, script: Script) -> Iterator[None]:
         import psycopg  # noqa: PLC0415 - optional on the host
 
-        self._statement = None
+        self._statement, self._position = None, 0
         try:
-            self._connection.execute("DISCARD ALL")  # no setting, role or temporary table of the file before
-            if script.transactional:
-                spent = self._retried(partial(self._in_transaction, migration, script))
-            else:
-                spent = self._outside(migration, script)
+            yield
+        except BatchError as error:
+            self._statement, self._position = error.statement, error.position
+            raise self._failure(migration, script, error.cause) from None
         except psycopg.Error as error:
             raise self._failure(migration, script, error) from None  # its text may quote the SQL that was sent
         except StateError as error:
             error.details.update(self._where(migration, script))
             raise
-        return {**migration.to_dict(), "execution_ms": spent}
 
     def _in_transaction(self, migration: Migration, script: Script) -> int:
-        started = time.monotonic()
+        # the comment names the file in pg_stat_activity and in the server's log
+        begin = (f"-- {migration.file!a}\nBEGIN", *self._settings("SET LOCAL", script.limits))
         try:
-            self._connection.execute(f"BEGIN; {self._settings('SET LOCAL', self._limits)}")
-            for statement in script.statements:
-                self._run(statement)
-            self._statement = None
-            self._connection.execute("RESET SESSION AUTHORIZATION; RESET ROLE")
-            spent = _elapsed_ms(started)
-            self._ledger.record(self._connection, migration, state="applied", execution_ms=spent)
-            self._connection.execute("COMMIT")
+            results = self._send(migration, script, begin, ("COMMIT", *_CLEAN))
         except Exception:
-            if not self._connection.broken:
-                self._connection.rollback()
+            self._roll_back()
             raise
-        return spent
+        return int(results[-len(_CLEAN) - 2].get_value(0, 0))
 
-    def _outside(self, migration: Migration, script: Script) -> int:
+    def _send(self, migration: Migration, script: Script, before: Sequence[str], after: Sequence[str]) -> list[Any]:
+        """A transactional file and its row: one message, or one more for each index to look at before the commit."""
+        batch = Batch()
+        batch.add(*before)
+        for statement in script.statements:
+            batch.add_statement(statement)
+            if index := built_index(statement):
+                batch.send(self._connection)
+                self._statement = statement
+                self._refuse_invalid(index)
+                batch = Batch()
+        self._statement = None
+        batch.add("RESET SESSION AUTHORIZATION", "RESET ROLE", self._ledger.insertion(migration), *after)
+        return batch.send(self._connection)
+
+    def _roll_back(self) -> None:
+        if not self._connection.broken:
+            self._connection.rollback()
+            self._connection.execute("DISCARD ALL")
+
+    def _outside(self, migration: Migration, script: Script, first: int) -> int:
+        self._connection.execute("DISCARD ALL")
         self._ledger.create_progress(self._keeper)
         self._ledger.record(self._keeper, migration, state="running", execution_ms=0)
         started = time.monotonic()
-        unlimited = Limits(0, 0, 0)  # a concurrent build waits for old transactions by design
         limits = None
         try:
             for number, statement in enumerate(script.statements, 1):
+                if number < first:
+                    continue
                 self._ledger.reach(self._keeper, migration, number, script.line(statement))
                 alone = runs_alone(statement.words)
-                wanted = unlimited if alone else self._limits
+                wanted = NO_LIMITS if alone else script.limits  # a concurrent build waits for transactions by design
                 if limits != wanted:  # not before each statement: the file may have set its own
-                    self._connection.execute(self._settings("SET", wanted))
+                    self._connection.execute("; ".join(self._settings("SET", wanted)))
                     limits = wanted
+                if number == first:
+                    self._drop_left_over(statement)
                 if alone:
                     self._run(statement)
                 else:
-                    self._retried(partial(self._run, statement))
+                    self._retried(partial(self._run, statement), script.limits)
         except Exception:
             if not self._keeper.broken:
                 self._ledger.record(self._keeper, migration, state="failed", execution_ms=_elapsed_ms(started))
@@ -129,59 +172,69 @@ class MigrationRunner:
         spent = _elapsed_ms(started)
         self._ledger.record(self._keeper, migration, state="applied", execution_ms=spent)
         self._ledger.forget_progress(self._keeper, migration)
+        self._connection.execute("DISCARD ALL")
         return spent
 
     def _run(self, statement: Statement) -> None:
         self._statement = statement
         self._connection.execute(statement.text.encode())
-        index = built_index(statement)
-        if index and self._invalid(self._connection, index):
+        if index := built_index(statement):
+            self._refuse_invalid(index)
+
+    def _refuse_invalid(self, index: BuiltIndex) -> None:
+        if self._invalid(index):
             raise StateError(
                 f"The index {index.name} on {index.table} exists and is invalid, left by a concurrent build that "
                 "failed; IF NOT EXISTS takes it for a good one.",
                 fix=f"Run DROP INDEX CONCURRENTLY {index.name}, then run again.",
             )
 
-    def _retried(self, attempt: Callable[[], Any]) -> Any:
+    def _retried(self, attempt: Callable[[], Any], limits: Limits) -> Any:
         import psycopg  # noqa: PLC0415 - optional on the host
 
-        for number in range(self._limits.lock_retries):
+        for number in range(limits.lock_retries):
             try:
                 return attempt()
-            except psycopg.Error as error:
-                if error.sqlstate not in _RETRIED:
+            except (BatchError, psycopg.Error) as error:
+                cause = error.cause if isinstance(error, BatchError) else error
+                if cause.sqlstate not in _RETRIED:
                     raise
             time.sleep(_jitter.uniform(0.1, min(_LONGEST_PAUSE_SECONDS, 0.5 * 2**number)))
         return attempt()
 
     @staticmethod
-    def _settings(command: str, limits: Limits) -> str:
+    def _settings(command: str, limits: Limits) -> list[str]:
         values = {
             "lock_timeout": limits.lock_timeout_ms,
             "statement_timeout": limits.statement_timeout_ms,
             "client_connection_check_interval": 2000,  # a killed module's statement ends soon, not when it is done
         }
-        return "; ".join(f"{command} {name} = {value}" for name, value in values.items())
+        return [f"{command} {name} = {value}" for name, value in values.items()]
 
-    @staticmethod
-    def _invalid(connection: Any, index: BuiltIndex) -> bool:
-        """Whether the index is invalid; that of a partitioned table is so by design until all parts are attached."""
-        found = connection.execute(
-            "SELECT 1 FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid "
+    def _drop_left_over(self, statement: Statement) -> None:
+        index = built_index(statement)
+        if index and (name := self._invalid(index)):
+            self._connection.execute(f"DROP INDEX CONCURRENTLY {name}")
+
+    def _invalid(self, index: BuiltIndex) -> str | None:
+        """The index's name for SQL when it is invalid; that of a partitioned table is so by design for a while."""
+        row = self._connection.execute(
+            "SELECT indexrelid::regclass::text FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid "
             "WHERE indrelid = to_regclass(%s) AND relname = %s AND relkind = 'i' AND NOT indisvalid",
             [index.table, index.name],
-        )
-        return found.fetchone() is not None
+        ).fetchone()
+        return str(row[0]) if row else None
 
-    def _where(self, migration: Migration, script: Script, position: int = 0) -> dict[str, Any]:
-        line = script.line(self._statement, position) if self._statement else None
+    def _where(self, migration: Migration, script: Script) -> dict[str, Any]:
+        line = script.line(self._statement, self._position) if self._statement else None
         return {"failed_migration": {**migration.to_dict(), "file": migration.file, "line": line}}
 
     def _failure(self, migration: Migration, script: Script, error: Any) -> StateError:
         """The sentence for an error of the server; values of variables are kept out of it."""
         statement, told, sqlstate = self._statement, error.diag.message_primary, error.sqlstate
-        position = int(error.diag.statement_position or 1) - 1 if statement else 0
-        where = self._where(migration, script, position)
+        if statement and not script.transactional:
+            self._position = int(error.diag.statement_position or 1) - 1
+        where = self._where(migration, script)
         line = where["failed_migration"]["line"]
         place = f"{migration.file}, line {line}" if line else f"{migration.file}, before or after its statements"
         if told is None:
@@ -192,17 +245,29 @@ class MigrationRunner:
             detail = error.diag.message_detail
             if detail and not (statement and script.expanded.edited(statement.start, statement.end)):
                 found += f" {redact(detail, self._variables)}"
-        if script.transactional:
+        if script.transactional and told is None:
+            found += (
+                " Unless it was lost at the very end, nothing of this file was kept; the next run goes on from there."
+            )
+        elif script.transactional:
             found += " Nothing of this file was kept."
         else:
             found += f" What ran before in this file stays, and the ledger has it as failed.{self._left_over()}"
         return StateError(found, fix=_postgres.fix_for(sqlstate), sqlstate=sqlstate, **where)
 
     def _left_over(self) -> str:
-        index = built_index(self._statement) if self._statement else None
-        if index and not self._connection.broken and self._invalid(self._connection, index):
-            return f" The failed build left the invalid index {index.name}: run DROP INDEX CONCURRENTLY {index.name}."
-        return ""
+        """What a failed CREATE INDEX or REINDEX … CONCURRENTLY left."""
+        if not self._statement or self._connection.broken:
+            return ""
+        index = built_index(self._statement)
+        names = [self._invalid(index)] if index else []
+        if self._statement.words[0] == "REINDEX":
+            names = [name for name in invalid_indexes(self._connection) if re.search(r"_ccnew\d*\"?$", name)]
+        return "".join(
+            f" The failed build left the invalid index {name}: run DROP INDEX CONCURRENTLY {name}."
+            for name in names
+            if name
+        )
 
 
 def _elapsed_ms(started: float) -> int:

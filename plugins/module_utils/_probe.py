@@ -76,6 +76,13 @@ class Asked:
         """The error that names the check."""
         return InputError(f"Check {self.check!r}: {problem}", fix=fix)
 
+    def port(self, key: str, default: int) -> int:
+        """A port. Raises InputError."""
+        port = int(self.get(key, default))
+        if not 0 < port < 65536:
+            raise self.error(f"{key} is {port}; a port is a number from 1 to 65535.")
+        return port
+
     def pattern(self, key: str, text: str) -> re.Pattern[str]:
         """A compiled regular expression. Raises InputError."""
         try:

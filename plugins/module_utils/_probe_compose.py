@@ -2,8 +2,8 @@
 # Copyright: groundwork.backend contributors
 """Health check of kind compose: every service of a project is up, or finished with 0 when it is a one-shot.
 
-What there is to check is read from the labels that Compose puts on containers, so that neither the compose files nor the
-compose plugin are needed.
+What there is to check is read from the labels that Compose puts on containers, so that neither the compose files nor
+the compose plugin are needed.
 """
 
 from __future__ import annotations
@@ -58,9 +58,10 @@ class ComposeProbe(ContainerProbe):
             return Outcome("down", f"the project {self.target} has no container", terminal=self.fail_fast)
         one_shots = {*self.one_shots, *completed_first(found)}
         outcomes = [self._outcome(one, one_shots) for one in found]
-        self._unwell = [
-            str(one["Name"]).lstrip("/") for one, outcome in zip(found, outcomes, strict=True) if outcome.state != "up"
-        ]
+        blamed = [one.terminal for one in outcomes]
+        if not any(blamed):
+            blamed = [one.state != "up" for one in outcomes]
+        self._unwell = [str(one["Name"]).lstrip("/") for one, is_blamed in zip(found, blamed, strict=True) if is_blamed]
         absent = sorted({*self.services} - {service_of(one) for one in found})
         if absent:
             told = f"the service {absent[0]} of project {self.target} has no container"
@@ -68,7 +69,7 @@ class ComposeProbe(ContainerProbe):
         return worst(outcomes)
 
     def logs(self, lines: int) -> list[str]:
-        """The logs of the containers that were not up, each line with its container's name."""
+        """The logs of the containers that are to blame, each line with its container's name."""
         return [f"{name} | {line}" for name in self._unwell for line in Target(name, None, None).logs(lines)]
 
     def _outcome(self, found: Mapping[str, Any], one_shots: set[str]) -> Outcome:

@@ -6,13 +6,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ansible_collections.groundwork.backend.plugins.module_utils import (
+    _probe_certificate,
+    _probe_command,
     _probe_compose,
     _probe_container,
+    _probe_file,
     _probe_http,
+    _probe_mongo,
     _probe_postgres,
+    _probe_redis,
+    _probe_systemd,
     _probe_tcp,
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError
@@ -59,12 +66,29 @@ KINDS: dict[str, Kind] = {
         own_log=True,
         prepare=_probe_container.require_docker,
     ),
+    "systemd": Kind(
+        _probe_systemd.OPTIONS,
+        ("unit",),
+        _probe_systemd.build,
+        _probe_systemd.derive_name,
+        own_log=True,
+        prepare=_probe_systemd.require_systemd,
+    ),
     "postgres": Kind(
         _probe_postgres.OPTIONS,
         ("database",),
         _probe_postgres.build,
         _probe_postgres.derive_name,
         prepare=_probe_postgres.require_psycopg,
+    ),
+    "mongo": Kind(
+        _probe_mongo.OPTIONS, (), _probe_mongo.build, _probe_mongo.derive_name, prepare=_probe_mongo.require_pymongo
+    ),
+    "redis": Kind(_probe_redis.OPTIONS, (), _probe_redis.build, _probe_redis.derive_name),
+    "command": Kind(_probe_command.OPTIONS, ("argv",), _probe_command.build, _probe_command.derive_name),
+    "file": Kind(_probe_file.OPTIONS, ("path",), _probe_file.build, _probe_file.derive_name),
+    "certificate": Kind(
+        _probe_certificate.OPTIONS, ("host",), _probe_certificate.build, _probe_certificate.derive_name
     ),
 }
 
@@ -79,6 +103,7 @@ COMMON: dict[str, dict[str, Any]] = {
     "stable_for": {"type": "float", "default": 0.0},
     "consecutive": {"type": "int", "default": 1},
     "log_container": {"type": "dict", "options": _probe_container.TARGET},
+    "log_unit": {"type": "str"},
 }
 
 
@@ -120,13 +145,24 @@ def _one(position: int, options: Mapping[str, Any]) -> Check:
         raise asked.error(f"the kind {options['kind']} needs the key {missing[0]!r}.")
     _check_numbers(asked, given)
     probe = kind.build(asked)
-    logs = probe.logs
-    if "log_container" in given:
-        if kind.own_log:
-            raise asked.error(f"the kind {options['kind']} shows its own log, and has no key 'log_container'.")
-        logs = _probe_container.target(asked, "log_container ", given["log_container"]).logs
+    logs = _logs(asked, options["kind"], given) or probe.logs
     fields = ("expect", "optional", "timeout", "interval", "attempt_timeout", "stable_for", "consecutive")
     return Check(name, options["kind"], probe, logs, **{key: options[key] for key in fields})
+
+
+def _logs(asked: Asked, kind: str, given: Mapping[str, Any]) -> Callable[[int], list[str]] | None:
+    """What log_container or log_unit names; None without them."""
+    keys = [key for key in ("log_container", "log_unit") if key in given]
+    if keys and KINDS[kind].own_log:
+        raise asked.error(f"the kind {kind} shows its own log, and has no key {keys[0]!r}.")
+    match keys:
+        case ["log_container"]:
+            return _probe_container.target(asked, "log_container ", given["log_container"]).logs
+        case ["log_unit"]:
+            return partial(_probe_systemd.journal, _probe_systemd.unit_name(asked, "log_unit", given["log_unit"]))
+        case [_, _]:
+            raise asked.error("log_container and log_unit exclude each other.")
+    return None
 
 
 def _check_numbers(asked: Asked, given: Mapping[str, Any]) -> None:

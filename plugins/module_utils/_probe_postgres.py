@@ -100,16 +100,15 @@ def derive_name(given: Mapping[str, Any]) -> str:
 
 def build(asked: Asked) -> PostgresProbe:
     """The probe for the keys of one check. Raises InputError."""
-    login = {"login_host": "127.0.0.1", "login_port": 5432, "login_user": "postgres", "ssl_mode": "prefer"}
+    login: dict[str, Any] = {"login_host": "127.0.0.1", "login_user": "postgres", "ssl_mode": "prefer"}
     login |= {key: value for key, value in asked.given.items() if key in _postgres.login_options()["argument_spec"]}
-    host, port = str(login["login_host"]), int(str(login["login_port"]))
+    host = str(login["login_host"])
     if host.startswith(("/", "@")):
         raise asked.error(
             f"login_host {host!r} is a Unix socket, where an image that is still initialising answers, too.",
             "Name a host or an address.",
         )
-    if not 0 < port < 65536:
-        raise asked.error(f"login_port is {port}; a port is a number from 1 to 65535.")
+    login["login_port"] = asked.port("login_port", 5432)
     minimum = asked.get("minimum_schema_version")
     if minimum is not None and not re.fullmatch("[0-9]+", minimum):
         raise asked.error(f"minimum_schema_version is {minimum!r}; versions are numbers such as '0003'.")

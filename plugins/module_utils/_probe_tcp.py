@@ -71,12 +71,9 @@ def derive_name(given: Mapping[str, Any]) -> str:
 
 def build(asked: Asked) -> TcpProbe:
     """The probe for the keys of one check. Raises InputError."""
-    port = asked.get("port")
-    if not 0 < port < 65536:
-        raise asked.error(f"port is {port}; a port is a number from 1 to 65535.")
     return TcpProbe(
         asked.get("host", "127.0.0.1"),
-        port,
+        asked.port("port", 0),
         asked.get("send", "").encode(),
         asked.pattern("regex", asked.get("regex")) if asked.get("regex") else None,
         asked.get("fail_fast", False),

@@ -12,6 +12,7 @@ import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ansible_collections.groundwork.backend.plugins.module_utils._artifact import write_file
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError, os_errors
@@ -79,8 +80,13 @@ def write_file_list(cache: Path, release: str, files: Sequence[str]) -> Path:
 def fetch_git(cache: Path, url: str, version: str) -> tuple[Path, str]:
     """The tree of *version* (branch, tag or commit) of a git repository, in the cache folder, and its commit.
 
-    Raises CommandError with git's words, InputError when the version is unknown. Submodules are not fetched.
+    Raises CommandError with git's words, InputError when the version is unknown or the address holds a password.
+    Submodules are not fetched; what git archive leaves out (export-ignore) is left out.
     """
+    if urlsplit(url).scheme in ("http", "https") and urlsplit(url).password:
+        raise InputError(
+            "app_source.git holds a password.", fix="Use an SSH address, or git's credential helper on the controller."
+        )
     mirror = cache / "git" / hashlib.sha256(url.encode()).hexdigest()[:16]
     with os_errors(f"create {mirror}"):
         mirror.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

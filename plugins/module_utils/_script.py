@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 from ansible_collections.groundwork.backend.plugins.module_utils import _sql
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError
-from ansible_collections.groundwork.backend.plugins.module_utils._sql import Statement
+from ansible_collections.groundwork.backend.plugins.module_utils._limits import NO_LIMITS, Limits, of_file
+from ansible_collections.groundwork.backend.plugins.module_utils._sql import Statement, folded
 from ansible_collections.groundwork.backend.plugins.module_utils._sql_variables import Expanded, expand
 
 _NOISE = {"WORK", "TRANSACTION"}
@@ -36,26 +37,30 @@ class Script:
     expanded: Expanded
     statements: tuple[Statement, ...]
     transactional: bool
+    limits: Limits
 
     def line(self, statement: Statement, position: int = 0) -> int:
         """The line in the file of a character of a statement."""
         return self.expanded.line(statement.start + position)
 
 
-def prepare(text: str, variables: Mapping[str, str], file: str) -> Script:
+def prepare(text: str, variables: Mapping[str, str], file: str, limits: Limits = NO_LIMITS) -> Script:
     """Expand, split and classify a script.
+
+    limits are those of the options, which the file may override.
 
     Its own BEGIN; … COMMIT; is taken off, because the ledger row belongs into the same transaction. Raises InputError,
     with the line, for a script without a statement, with several transactions, or with one around a statement that
     needs none.
     """
+    limits = of_file(limits, text, file)
     expanded = expand(text, variables, file)
     statements = _sql.split(expanded.text, file)
     if not statements:
         raise InputError(f"{file} holds no SQL statement.", fix="Write one, or remove the file.")
     alone = [statement for statement in statements if runs_alone(statement.words)]
     if not alone:
-        return Script(file, expanded, _unwrapped(statements, expanded, file), True)
+        return Script(file, expanded, _unwrapped(statements, expanded, file), True, limits)
     for statement in statements:
         if transaction_control(statement.words):
             raise InputError(
@@ -64,7 +69,7 @@ def prepare(text: str, variables: Mapping[str, str], file: str) -> Script:
                 f"{' '.join(alone[0].words[:3])}).",
                 fix="Move that statement into a migration of its own.",
             )
-    return Script(file, expanded, tuple(statements), False)
+    return Script(file, expanded, tuple(statements), False, limits)
 
 
 def transaction_control(words: Sequence[str]) -> str:
@@ -111,13 +116,7 @@ def built_index(statement: Statement) -> BuiltIndex | None:
         return None
     table = [word for word in tail if word != "ONLY"]
     parts = 3 if table[1:2] == ["."] else 1
-    return BuiltIndex(
-        _folded(name[-1]), "".join(f'"{_folded(part)}"' if part != "." else part for part in table[:parts])
-    )
-
-
-def _folded(word: str) -> str:
-    return word[1:-1].replace('""', '"') if word.startswith('"') else word.lower()
+    return BuiltIndex(folded(name[-1]), "".join(f'"{folded(part)}"' if part != "." else part for part in table[:parts]))
 
 
 def _unwrapped(statements: Sequence[Statement], expanded: Expanded, file: str) -> tuple[Statement, ...]:

@@ -39,6 +39,7 @@ _TOKEN_OR_VARIABLE = re.compile(
     + rf"""|(?P<variable>:(?:[{LETTER}0-9]+|'[{LETTER}0-9]+'|"[{LETTER}0-9]+"))|{_OTHER}""",
     re.DOTALL,
 )
+_COPY_THROUGH_CLIENT = {("FROM", "STDIN"), ("TO", "STDOUT")}
 _INSIGNIFICANT = {"space", "comment", "nested_comment"}
 
 
@@ -126,16 +127,22 @@ def split(text: str, file: str) -> list[Statement]:
             in_body = True
         elif word == "END" and words and words[-1] in (";", "ATOMIC"):
             in_body = False
-        elif word == "STDIN" and words[:1] == ["COPY"] and words[-1] == "FROM":
+        elif words[:1] == ["COPY"] and (words[-1], word) in _COPY_THROUGH_CLIENT:
             raise InputError(
-                f"{file}, line {line_at(text, token.start)}: COPY … FROM stdin needs psql, which this module is not.",
-                fix="Write the rows as INSERT, or use COPY … FROM a file that the server can read.",
+                f"{file}, line {line_at(text, token.start)}: COPY … {words[-1]} {word.lower()} needs psql, which this "
+                "module is not.",
+                fix="Write the rows as INSERT, or use COPY with a file of the server.",
             )
         first = first or token
         last = token
         words.append(word)
     finish()
     return statements
+
+
+def folded(word: str) -> str:
+    """The name that a word of a statement stands for: without quotes, or in lower case."""
+    return word[1:-1].replace('""', '"') if word.startswith('"') else word.lower()
 
 
 def _creates_routine(words: list[str]) -> bool:

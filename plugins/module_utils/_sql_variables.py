@@ -94,6 +94,11 @@ def redact(text: str, variables: Mapping[str, str]) -> str:
     return found.sub(lambda match: forms[match[0]], text)
 
 
+def literal(value: str) -> str:
+    """A value as a SQL literal."""
+    return _quoted(value, "'")
+
+
 def _quoted(value: str, quote: str) -> str:
     """A value as psql writes it: PQescapeLiteral and PQescapeIdentifier of libpq."""
     if quote == '"':

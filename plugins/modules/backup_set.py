@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: groundwork.backend contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Begin, commit, abort and list the backup sets of a stack."""
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ description:
   - The folder of a set that is being written begins with C(.partial-) and is never read as a backup.
 attributes:
   check_mode:
+    description: Can run in check mode and return the status prediction without changing the target.
     support: full
     details:
       - With O(action=commit), files are compared only when the set that is to be committed exists.
   diff_mode:
+    description: Returns what changed, or would change.
     support: full
     details:
       - Shows the names of the committed sets and of those that are being written.
   idempotent:
+    description: A second run in a row changes nothing.
     support: partial
     details:
       - O(action=begin) begins a new set each time.

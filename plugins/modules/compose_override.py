@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: groundwork.backend contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Write the production override of a stack's compose files."""
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ description:
   - The override binds every published port to 127.0.0.1 unless the compose file names an address or O(public_ports)
     lists the port, gives built services an image tag for the release, tells them the release (variable
     E(APP_RELEASE), label C(org.groundwork.release)), limits logs where nothing else is set, takes a fixed
-    C(container_name) off web services, and restarts web services unless the compose file says otherwise.
+    C(container_name) off web services, and restarts the services that the settings name unless the compose file says
+    otherwise.
 extends_documentation_fragment:
   - groundwork.backend._compose_settings
 attributes:
@@ -126,13 +128,16 @@ def execute(context: Context) -> dict[str, Any]:
     config = compose_config(params["project"], params["project_directory"], params["files"], params["env_files"])
     model = from_config(config)
     require_fit(model, settings)
+    for name, service in model.services.items():
+        if service.host_network:
+            context.warn(f"The service {name} uses network_mode: host; what it listens on is not bound to 127.0.0.1.")
     override = production_override(
         model, settings, project=params["project"], release=params["release"], logging=params["logging"]
     )
     after = render_override(override)
     dest = Path(params["dest"])
     with os_errors(f"read {dest}"):
-        before = dest.read_text() if dest.exists() else ""
+        before = dest.read_text(errors="replace") if dest.exists() else ""
     if after != before and not context.check_mode:
         write_file(dest, after.encode())
     built = [name for name, service in model.services.items() if service.built]

@@ -13,7 +13,7 @@ version_added: 0.1.0
 description:
   - Runs all checks at the same time and returns as soon as every one of them holds.
   - Ends early when a check cannot hold any more, for example because its container exited or is in a restart loop.
-  - A failure says in its first line which checks failed and why, and returns the log of the containers behind them.
+  - A failure says in its first line which checks failed and why, and returns the logs behind them.
   - Attempts follow each other quickly at first, and up to O(checks[].interval) apart later.
 author:
   - groundwork.backend contributors (@groundwork-backend)
@@ -35,7 +35,7 @@ options:
     type: float
     default: 60.0
   log_lines:
-    description: How many of the last log lines of a failed check's container are returned.
+    description: How many of the last log lines of a failed check's container or unit are returned.
     type: int
     default: 200
   checks:
@@ -52,7 +52,7 @@ options:
         description: What is checked.
         type: str
         required: true
-        choices: [http, tcp, container, compose, postgres]
+        choices: [http, tcp, container, compose, systemd, postgres, mongo, redis, command, file, certificate]
       expect:
         description:
           - With V(down), the check holds when it does not pass, for example after something was stopped.
@@ -86,7 +86,9 @@ options:
         type: int
         default: 1
       log_container:
-        description: The container whose log is returned when an V(http) or V(tcp) check fails.
+        description:
+          - The container whose log is returned when the check fails.
+          - Not for V(container), V(compose) and V(systemd), which show their own.
         type: dict
         suboptions:
           container:
@@ -98,6 +100,9 @@ options:
           service:
             description: Its compose service.
             type: str
+      log_unit:
+        description: The systemd unit whose journal is returned instead when the check fails.
+        type: str
       fail_fast:
         description:
           - Ends the wait at once when a name cannot be resolved, there is no such container, or a login is refused.
@@ -105,12 +110,14 @@ options:
         type: bool
       release:
         description:
-          - Tells the new release from an old process that still answers. For O(checks[].kind=http) and
-            O(checks[].kind=container).
+          - Tells the new release from an old process that still answers. For O(checks[].kind=http),
+            O(checks[].kind=container) and O(checks[].kind=systemd).
         type: dict
         suboptions:
           field:
-            description: JMESPath expression on the JSON answer, or on what C(docker container inspect) tells.
+            description:
+              - JMESPath expression on the JSON answer, or on what C(docker container inspect) tells.
+              - For V(systemd) on what C(systemctl show) tells, and V(cwd), the working directory of the main process.
             type: str
             required: true
           equals:
@@ -147,7 +154,8 @@ options:
       regex:
         description:
           - Python regular expression that has to match somewhere in the answer.
-          - For V(http) it looks at the body, for V(tcp) at what the server sends (at most 64 KiB).
+          - For V(http) it looks at the body, for V(tcp) at what the server sends, for V(command) at what it prints, for
+            V(file) at its content (at most 64 KiB).
         type: str
       header_regex:
         description: V(http) - Names of response headers with the regular expressions that they have to match.
@@ -158,15 +166,17 @@ options:
           - By default V(false).
         type: bool
       validate_certs:
-        description: V(http) - Whether the certificate is verified. By default V(true).
+        description:
+          - V(http), V(certificate) - Whether the certificate is verified. By default V(true).
+          - For V(certificate) it still has to be valid at this time when this is V(false).
         type: bool
       ca_cert:
         description:
-          - V(http), V(postgres) - File on the host with the CA certificates to trust.
+          - V(http), V(postgres), V(mongo), V(certificate) - File on the host with the CA certificates to trust.
           - By default those of the system, and for V(postgres) none.
         type: path
       server_name:
-        description: V(http) - Name to ask for in TLS and to expect in the certificate, instead of the URL's host.
+        description: V(http), V(certificate) - Name to ask for and to expect in the certificate, instead of the host.
         type: str
       address:
         description: V(http) - Name or address to connect to, instead of the URL's host. The port is the URL's.
@@ -175,19 +185,25 @@ options:
         description: V(http) - Unix socket to connect to.
         type: path
       username:
-        description: V(http) - User for basic authentication, together with O(checks[].password).
+        description:
+          - V(http) - User for basic authentication, together with O(checks[].password).
+          - V(redis) - User of the access control list, together with O(checks[].password).
         type: str
       password:
-        description: V(http) - Password for basic authentication.
+        description: V(http), V(redis) - Password.
         type: str
       bearer:
         description: V(http) - Token for bearer authentication.
         type: str
       host:
-        description: V(tcp) - Name or address. By default V(127.0.0.1).
+        description:
+          - V(tcp), V(redis) - Name or address. By default V(127.0.0.1).
+          - V(certificate) - Name or address of the server. Required for this kind.
         type: str
       port:
-        description: V(tcp) - Port. Required for this kind.
+        description:
+          - V(tcp) - Port. Required for this kind.
+          - V(redis), V(certificate) - Port. By default V(6379) and V(443).
         type: int
       send:
         description: V(tcp) - Text to send once connected. Not a place for secrets.
@@ -207,14 +223,23 @@ options:
         description: V(container) - Compose service, all of whose containers are checked.
         type: str
       one_shot:
-        description: V(container) - The container is meant to end with exit code 0. By default V(false).
+        description: V(container), V(systemd) - It is meant to end with exit code 0. By default V(false).
         type: bool
       running_for:
-        description: V(container), V(compose) - Seconds that a container without a health check has to run. By default V(3).
+        description:
+          - V(container), V(compose) - Seconds that a container without a health check has to run. By default V(3).
+          - V(systemd) - Seconds that the unit has to be active. By default V(3), and V(0) for a unit that tells
+            systemd when it is ready.
         type: float
       max_restarts:
-        description: V(container), V(compose) - Restarts after which a container is in a restart loop. By default V(3).
+        description:
+          - V(container), V(compose), V(systemd) - Restarts after which it is in a restart loop. By default V(3).
         type: int
+      unit:
+        description:
+          - V(systemd) - The unit that has to be active, and that may not restart meanwhile. Required for this kind.
+          - A unit that failed or that does not exist ends the wait.
+        type: str
       services:
         description: V(compose) - Services that need a container. By default those that have one.
         type: list
@@ -231,23 +256,24 @@ options:
         elements: str
       login_host:
         description:
-          - V(postgres) - Name or address of the server. By default V(127.0.0.1).
-          - Never a Unix socket, where an image that is still initialising answers already.
+          - V(postgres), V(mongo) - Name or address of the server. By default V(127.0.0.1).
+          - For V(postgres) never a Unix socket, where an image that is still initialising answers already.
         type: str
       login_port:
-        description: V(postgres) - Port of the server. By default V(5432).
+        description: V(postgres), V(mongo) - Port of the server. By default V(5432) and V(27017).
         type: int
       login_user:
-        description: V(postgres) - Role to log in as. By default V(postgres).
+        description: V(postgres), V(mongo) - User to log in as. By default V(postgres), and for V(mongo) none.
         type: str
       login_password:
-        description: V(postgres) - Its password.
+        description: V(postgres), V(mongo) - Its password.
         type: str
       database:
         description:
           - V(postgres) - Database to ask a query. Required for this kind.
           - A wrong password, a missing role and a missing database are waited for, as an image may still make them.
             With O(checks[].fail_fast) they end the wait.
+          - V(mongo) - Database that the user belongs to. By default V(admin).
         type: str
       ssl_mode:
         description: V(postgres) - How TLS is used, in libpq's words. By default V(prefer).
@@ -265,8 +291,56 @@ options:
       extension:
         description: V(postgres) - An extension that has to be in the database, such as V(vector).
         type: str
+      tls:
+        description: V(mongo) - Whether the connection uses TLS. By default V(false).
+        type: bool
+      replica_set:
+        description: V(mongo) - Name of the replica set that the member has to belong to.
+        type: str
+      member_state:
+        description: V(mongo) - What the member has to be in its replica set.
+        type: str
+        choices: [primary, secondary]
+      argv:
+        description:
+          - V(command) - Program and arguments, run without a shell. Required for this kind. Not a place for secrets.
+          - It should only read, as it runs again and again, and in check mode, too.
+        type: list
+        elements: str
+      chdir:
+        description: V(command) - Folder to run it in.
+        type: path
+      secret_env:
+        description: V(command) - Environment variables whose values are secrets.
+        type: dict
+      exit_codes:
+        description: V(command) - Accepted exit codes. By default only 0.
+        type: list
+        elements: int
+      path:
+        description: V(file) - Absolute path of what has to be there. Required for this kind.
+        type: path
+      min_bytes:
+        description: V(file) - Its smallest size in bytes.
+        type: int
+      max_age:
+        description: V(file) - Seconds since it was changed last, at most.
+        type: float
+      names:
+        description: V(certificate) - Names that the certificate has to be for. By default the name that was asked for.
+        type: list
+        elements: str
+      issuer:
+        description: V(certificate) - Python regular expression that the issuer has to match, such as V(Let's Encrypt).
+        type: str
+      min_days:
+        description: V(certificate) - Days for which the certificate is valid, at least. By default V(0).
+        type: float
+      same_as:
+        description: V(certificate) - File on the host whose first certificate has to be the one that is served.
+        type: path
 notes:
-  - The checks run on the host, with the standard library of Python and the C(docker) command line.
+  - The checks run on the host, with the standard library of Python and the C(docker) and C(systemctl) command lines.
 seealso:
   - module: ansible.builtin.uri
   - module: ansible.builtin.wait_for
@@ -330,7 +404,9 @@ checks:
       description: Why it did not pass the last time that it did not; empty when it always passed.
       type: str
     status:
-      description: HTTP status, or the state that Docker tells; null when there was no answer.
+      description:
+        - HTTP status, exit code, the state that Docker or systemd tells, the server's version, or the days that a
+          certificate is valid; null when there was no answer.
       type: raw
     body:
       description: The first 2048 characters of the last answer.
@@ -347,7 +423,7 @@ unmet:
   type: list
   elements: str
 logs:
-  description: The last O(log_lines) lines of the containers behind the failed checks, by the names of the checks.
+  description: The last O(log_lines) lines of the logs behind the failed checks, by the names of the checks.
   returned: on failure
   type: dict
 """

@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: groundwork.backend contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Dump one PostgreSQL database into a component folder of a backup set."""
 
 from __future__ import annotations
@@ -18,15 +19,18 @@ description:
 extends_documentation_fragment: groundwork.backend._postgres
 attributes:
   check_mode:
+    description: Can run in check mode and return the status prediction without changing the target.
     support: full
     details:
       - Connects and compares the versions of client and server, and writes nothing. The files of RV(component) then
         have neither C(bytes) nor C(sha256).
   diff_mode:
+    description: Returns what changed, or would change.
     support: none
     details:
       - A dump is a new file. There is nothing to compare it with.
   idempotent:
+    description: A second run in a row changes nothing.
     support: none
     details:
       - Each run is a new dump. A folder that holds one already is refused.

@@ -13,10 +13,13 @@ version_added: 0.1.0
 description:
   - Runs the SQL files of a directory in the order of their versions, each exactly once, and remembers them in a table.
   - Each file runs in one transaction together with its row in that table, also when it carries its own
-    C(BEGIN; ... COMMIT;).
+    C(BEGIN; ... COMMIT;). The whole file is one message to the server.
   - A file with a statement that PostgreSQL refuses inside a transaction (such as C(CREATE INDEX CONCURRENTLY) or
     C(VACUUM)) runs statement by statement.
   - An applied file that was edited or deleted, and a new file below the highest applied version, are errors.
+  - Repeatable files (C(R__name.sql)) run after all others, by name, whenever their content is not what ran last. They
+    are in the table with the version C(R__name). With O(target) they do not run.
+  - What a pooler in transaction mode cannot keep, a lock of a session, is noticed and refused.
   - Needs Debian's package C(python3-psycopg) on the managed host.
 author:
   - groundwork.backend contributors (@groundwork-backend)
@@ -26,8 +29,11 @@ options:
   directory:
     description:
       - Directory on the managed host with the migrations.
-      - A file is named C(0001_name.sql), C(V2__name.sql) or C(20260101120000_name.sql). Other names that end in C(.sql)
-        are an error; all other files are left alone.
+      - A file is named C(0001_name.sql), C(V2__name.sql), C(20260101120000_name.sql) or C(R__name.sql). Other names
+        that end in C(.sql) are an error; all other files are left alone.
+      - Files run by number; numbers need not follow each other, and two files of one number are an error.
+      - A comment before the first statement may set limits for its file,
+        C(-- groundwork: lock_timeout=10s statement_timeout=1h).
     type: path
     required: true
   variables:
@@ -38,6 +44,68 @@ options:
       - While a statement runs, PostgreSQL shows it to superusers and to the same role, and logs it when told to.
     type: dict
     default: {}
+  baseline:
+    description:
+      - The last version that a database has already which was made in another way. When the ledger is empty, the files
+        up to this version are recorded with the state C(baseline) and not run. Later it has no effect.
+    type: str
+  target:
+    description: The last version to apply. Files above it, and repeatable ones, wait.
+    type: str
+  out_of_order:
+    description:
+      - What to do with a new file below the highest applied version, as two branches that are merged leave it.
+      - V(fail) applies nothing, V(warn) applies the file with a warning, V(apply) applies it.
+    type: str
+    choices: [fail, warn, apply]
+    default: fail
+  repair:
+    description:
+      - Edited files to accept as what was applied, a reason by version. They are not run again. The reason is kept in
+        the table O(ledger_table) with C(_repairs) added to its name.
+    type: dict
+    default: {}
+  resume:
+    description:
+      - Go on with a migration outside of transactions that failed or was interrupted, from the statement that was
+        reached. That statement runs again; when it builds an index, what is left of the index is dropped before.
+      - The file must be as it was.
+    type: bool
+    default: false
+  rebuild_invalid_indexes:
+    description:
+      - Before the migrations, rebuild each index of the database that a concurrent build left invalid, with
+        C(REINDEX INDEX CONCURRENTLY). Copies that a C(REINDEX) left are dropped.
+    type: bool
+    default: false
+  vector_extension:
+    description:
+      - What to do about the extension C(vector) before the first file runs. V(present) creates it, V(latest) updates it
+        as well to the version of the server's files, which otherwise does not happen when a package is upgraded.
+      - When a file is pending that builds a vector index, an index over pgvector's limits is refused with its line, and
+        a C(maintenance_work_mem) above the server's shared memory is a warning where the role may see it.
+    type: str
+    choices: [unmanaged, present, latest]
+    default: unmanaged
+  allowed_vector_versions:
+    description:
+      - Versions of pgvector with known faults to run migrations on nevertheless, such as V(0.8.1).
+      - Versions below 0.8.4 are refused otherwise, because their HNSW indexes can become corrupt, and 0.6.0 to 0.8.1
+        have CVE-2026-3172.
+    type: list
+    elements: str
+    default: []
+  rehearse:
+    description:
+      - Run the pending files in one transaction and take it back, to find what the server would refuse. Nothing
+        changes, but sequences go on. Files outside of transactions are left out, with a warning.
+      - All locks are held until the end, so do this on a copy or at a quiet time.
+    type: bool
+    default: false
+  verify_only:
+    description: Compare files and ledger, fail as a run would, list what is pending, and change nothing.
+    type: bool
+    default: false
   lock_wait:
     description: How long to wait, in seconds, for another run of migrations on the same database.
     type: float
@@ -45,8 +113,8 @@ options:
   lock_timeout:
     description:
       - How long a statement waits for a lock of a table before the file is rolled back and tried again.
-      - Written like V(5s), V(500ms), V(2min) or V(500) (milliseconds); V(0) waits without an end. Concurrent builds of
-        indexes are not limited.
+      - Written like V(5s), V(500ms), V(2min), V(1h) or V(500) (milliseconds); V(0) waits without an end.
+        Concurrent builds of indexes are not limited.
     type: str
     default: 5s
   lock_retries:
@@ -90,6 +158,20 @@ EXAMPLES = r"""
       app_password: "{{ app_password }}"
   register: migrations
 
+- name: Adopt a database that has the first three migrations already
+  groundwork.backend.pgvector_migrate:
+    database: verisphere
+    directory: /srv/verisphere/current/ops/postgres/migrations
+    baseline: "0003"
+
+- name: Find out before the deploy whether the server would take the new files
+  groundwork.backend.pgvector_migrate:
+    database: verisphere
+    directory: /srv/verisphere/next/ops/postgres/migrations
+    rehearse: true
+  register: rehearsal
+  failed_when: rehearsal is failed or rehearsal.rehearsed | length != rehearsal.pending | length
+
 - name: Say what was done
   ansible.builtin.debug:
     msg: "From {{ migrations.previous_version }} to {{ migrations.schema_version }}"
@@ -99,7 +181,7 @@ EXAMPLES = r"""
 RETURN = r"""
 applied:
   description: The migrations that were applied, in order. On failure those before the one that failed.
-  returned: always
+  returned: unless it failed before files and ledger were compared
   type: list
   elements: dict
   contains:
@@ -115,25 +197,92 @@ applied:
   sample: [{version: "0001", name: create_items, execution_ms: 12}]
 pending:
   description: The migrations that are still to be applied; only check mode and a failure leave any.
-  returned: always
+  returned: unless it failed before files and ledger were compared
   type: list
   elements: dict
   sample: [{version: "0002", name: add_index}]
+rehearsed:
+  description: The migrations that ran and were taken back, like RV(applied).
+  returned: with O(rehearse)
+  type: list
+  elements: dict
+  sample: [{version: "0002", name: add_index, execution_ms: 40}]
+baselined:
+  description: Versions that were recorded without running them.
+  returned: unless it failed before files and ledger were compared
+  type: list
+  elements: str
+  sample: ["0001"]
+repaired:
+  description: Versions whose edited files were accepted.
+  returned: unless it failed before files and ledger were compared
+  type: list
+  elements: str
+  sample: []
+rebuilt_indexes:
+  description: Invalid indexes that were rebuilt or dropped.
+  returned: unless it failed before files and ledger were compared
+  type: list
+  elements: str
+  sample: [items_embedding]
 schema_version:
   description: The highest version that is applied, V(none) when there is no one.
-  returned: always
+  returned: unless it failed before files and ledger were compared
   type: str
   sample: "0001"
 previous_version:
   description: RV(schema_version) before the run.
-  returned: always
+  returned: unless it failed before files and ledger were compared
   type: str
   sample: "0000"
 ledger:
   description: The table that remembers what was applied.
-  returned: always
+  returned: unless it failed before files and ledger were compared
   type: str
   sample: public.schema_migrations
+extension_changes:
+  description: What was done to the extension C(vector), as SQL.
+  returned: on success without O(rehearse)
+  type: list
+  elements: str
+  sample: [ALTER EXTENSION vector UPDATE]
+vector_version:
+  description: Version of the extension C(vector) in the database, V(none) without it.
+  returned: on success without O(rehearse)
+  type: str
+  sample: 0.8.5
+vector_columns:
+  description: Every column of a vector type. RV(vector_columns[].indexes[].valid) is false after a failed build.
+  returned: on success without O(rehearse)
+  type: list
+  elements: dict
+  contains:
+    table:
+      description: Schema and table.
+      type: str
+    column:
+      description: Name of the column.
+      type: str
+    type:
+      description: V(vector), V(halfvec) or V(sparsevec).
+      type: str
+    dimensions:
+      description: Dimensions, V(none) when the column takes any.
+      type: int
+    indexes:
+      description: Its indexes, also those on expressions.
+      type: list
+      elements: dict
+      contains:
+        name:
+          description: Name of the index.
+          type: str
+        method:
+          description: Such as V(hnsw).
+          type: str
+        valid:
+          description: Whether queries can use it.
+          type: bool
 failed_migration:
   description: The migration that failed, with its file and line.
   returned: when a migration failed
@@ -147,112 +296,59 @@ sqlstate:
 """
 
 import socket
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.groundwork.backend.plugins.module_utils import _postgres
-from ansible_collections.groundwork.backend.plugins.module_utils._errors import GroundworkError
 from ansible_collections.groundwork.backend.plugins.module_utils._ledger import Ledger
-from ansible_collections.groundwork.backend.plugins.module_utils._migration_lock import MigrationLock
-from ansible_collections.groundwork.backend.plugins.module_utils._migration_run import (
-    Limits,
-    MigrationRunner,
-    milliseconds,
-)
-from ansible_collections.groundwork.backend.plugins.module_utils._migrations import LedgerRow, Plan, discover, make_plan
+from ansible_collections.groundwork.backend.plugins.module_utils._limits import Limits, milliseconds
+from ansible_collections.groundwork.backend.plugins.module_utils._migrate import Run
+from ansible_collections.groundwork.backend.plugins.module_utils._migration_plan import Policy
+from ansible_collections.groundwork.backend.plugins.module_utils._migrations import discover
 from ansible_collections.groundwork.backend.plugins.module_utils._module import Context, run_module
-from ansible_collections.groundwork.backend.plugins.module_utils._script import Script, prepare
 from ansible_collections.groundwork.backend.plugins.module_utils._sql_variables import check_variables
 
 
 def execute(context: Context) -> dict[str, Any]:
-    """Plan, and unless in check mode apply what is pending under the lock."""
+    """Check the options, then run."""
     params = context.params
-    variables = check_variables(params["variables"])
-    limits = Limits(
-        lock_timeout_ms=milliseconds("lock_timeout", params["lock_timeout"]),
-        statement_timeout_ms=milliseconds("statement_timeout", params["statement_timeout"]),
-        lock_retries=params["lock_retries"],
-    )
-    ledger = Ledger(params["ledger_schema"], params["ledger_table"])
     migrations = discover(Path(params["directory"]))
     if not migrations:
         context.warn(f"The directory {params['directory']} holds no migration.")
-    connection = _connect(context)
-    rows = _rows(ledger, connection)
-    # the row of a run that is at work says nothing yet: without check mode, wait for the lock first
-    if context.check_mode or all(row.state != "running" for row in rows):
-        plan = make_plan(migrations, rows, ledger.name)
-        if context.check_mode or not plan.pending:
-            _scripts(plan, variables)
-            return _result(plan, ledger, [])
-    keeper = _connect(context)
-    lock = MigrationLock(keeper)
-    with _postgres.server_errors("take the lock of migrations"):
-        lock.acquire(params["lock_wait"])
-    plan = make_plan(migrations, _rows(ledger, connection), ledger.name)
-    scripts = _scripts(plan, variables)
-    with _postgres.server_errors(f"create the ledger {ledger.name}"):
-        ledger.create(connection)
-    runner = MigrationRunner(connection, keeper, ledger, limits, variables)
-    applied: list[dict[str, Any]] = []
-    try:
-        for migration, script in zip(plan.pending, scripts, strict=True):
-            with _postgres.server_errors("keep the lock of migrations"):
-                lock.require()
-            applied.append(runner.apply(migration, script))
-    except GroundworkError as error:
-        error.details.update({**_result(plan, ledger, applied), "changed": bool(applied)})
-        error.details.pop("diff")
-        raise
-    return _result(plan, ledger, applied)
 
+    def connect() -> Any:
+        name = f"groundwork.backend pgvector_migrate on {socket.gethostname()}"
+        connection = _postgres.connect(params, application_name=name[:63])
+        context.cleanup.callback(connection.close)
+        return connection
 
-def _connect(context: Context) -> Any:
-    name = f"groundwork.backend pgvector_migrate on {socket.gethostname()}"
-    connection = _postgres.connect(context.params, application_name=name[:63])
-    context.cleanup.callback(connection.close)
-    return connection
-
-
-def _rows(ledger: Ledger, connection: Any) -> list[LedgerRow]:
-    with _postgres.server_errors(f"read the ledger {ledger.name}"):
-        return ledger.rows(connection)
-
-
-def _scripts(plan: Plan, variables: dict[str, str]) -> list[Script]:
-    """All of them before the first one runs, so that what can be refused is refused with nothing applied."""
-    return [prepare(migration.text, variables, migration.file) for migration in plan.pending]
-
-
-def _result(plan: Plan, ledger: Ledger, applied: list[dict[str, Any]]) -> dict[str, Any]:
-    after = [*plan.applied, *(migration.version for migration in plan.pending)]
-    done = [*plan.applied, *(entry["version"] for entry in applied)]
-    return {
-        "changed": bool(plan.pending),
-        "applied": applied,
-        "pending": [migration.to_dict() for migration in plan.pending[len(applied) :]],
-        "previous_version": plan.current,
-        "schema_version": done[-1] if done else None,
-        "ledger": ledger.name,
-        "diff": [
-            {
-                "before_header": ledger.name,
-                "after_header": ledger.name,
-                "before": _lines(plan.applied),
-                "after": _lines(after),
-            },
-            *(
-                {"before_header": migration.file, "after_header": migration.file, "before": "", "after": migration.text}
-                for migration in plan.pending
-            ),
-        ],
-    }
-
-
-def _lines(versions: Sequence[str]) -> str:
-    return "".join(f"{version}\n" for version in versions)
+    run = Run(
+        connect=connect,
+        warn=context.warn,
+        ledger=Ledger(params["ledger_schema"], params["ledger_table"]),
+        migrations=migrations,
+        policy=Policy(
+            baseline=params["baseline"],
+            target=params["target"],
+            out_of_order=params["out_of_order"],
+            repair={str(version): str(reason) for version, reason in params["repair"].items()},
+            resume=params["resume"],
+        ),
+        limits=Limits(
+            lock_timeout_ms=milliseconds("lock_timeout", params["lock_timeout"]),
+            statement_timeout_ms=milliseconds("statement_timeout", params["statement_timeout"]),
+            lock_retries=params["lock_retries"],
+        ),
+        variables=check_variables(params["variables"]),
+        lock_wait=params["lock_wait"],
+        read_only=context.check_mode or params["verify_only"],
+        rehearse=params["rehearse"],
+        rebuild=params["rebuild_invalid_indexes"],
+        extension=params["vector_extension"],
+        allowed_vector_versions=params["allowed_vector_versions"],
+    )
+    result = run.execute()
+    return {**result, "changed": False} if params["verify_only"] else result
 
 
 def main() -> None:
@@ -265,6 +361,20 @@ def main() -> None:
             **login["argument_spec"],
             "directory": {"type": "path", "required": True},
             "variables": {"type": "dict", "default": {}, "no_log": True},
+            "baseline": {"type": "str"},
+            "target": {"type": "str"},
+            "out_of_order": {"type": "str", "default": "fail", "choices": ["fail", "warn", "apply"]},
+            "repair": {"type": "dict", "default": {}},
+            "resume": {"type": "bool", "default": False},
+            "rebuild_invalid_indexes": {"type": "bool", "default": False},
+            "vector_extension": {
+                "type": "str",
+                "default": "unmanaged",
+                "choices": ["unmanaged", "present", "latest"],
+            },
+            "allowed_vector_versions": {"type": "list", "elements": "str", "default": []},
+            "rehearse": {"type": "bool", "default": False},
+            "verify_only": {"type": "bool", "default": False},
             "lock_wait": {"type": "float", "default": 60},
             "lock_timeout": {"type": "str", "default": "5s"},
             "lock_retries": {"type": "int", "default": 10},
@@ -272,6 +382,7 @@ def main() -> None:
             "ledger_schema": {"type": "str", "default": "public"},
             "ledger_table": {"type": "str", "default": "schema_migrations"},
         },
+        mutually_exclusive=[["rehearse", "verify_only"]],
         supports_check_mode=True,
     )
 

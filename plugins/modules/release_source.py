@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: groundwork.backend contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Find the source of a release on the controller, check it against the inventory, and derive the release's id."""
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ attributes:
     description: The same source and settings give the same id.
 options:
   path:
-    description: The top folder of the source on the controller.
+    description: The top folder of the source on the controller, as an absolute path.
     type: path
   git:
     description: The address of a git repository. Submodules are not fetched.
@@ -66,6 +67,9 @@ options:
     description: A digest of all settings that make a new release when they change.
     type: str
     default: ""
+  expected_release:
+    description: Fail when the release is not this one, because the source or the settings changed since it was checked.
+    type: str
   cache:
     description: A folder on the controller for git mirrors and file lists.
     type: path
@@ -112,6 +116,7 @@ commit:
   returned: when O(git) is given
 """
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +126,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._compose import
     settings_options,
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._compose_files import read_compose_files
-from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError
+from ansible_collections.groundwork.backend.plugins.module_utils._errors import DependencyError, InputError, StateError
 from ansible_collections.groundwork.backend.plugins.module_utils._module import Context, run_module
 from ansible_collections.groundwork.backend.plugins.module_utils._release import (
     fetch_git,
@@ -134,12 +139,22 @@ from ansible_collections.groundwork.backend.plugins.module_utils._release import
 def execute(context: Context) -> dict[str, Any]:
     """Find, check, identify."""
     params = context.params
+    if shutil.which("rsync") is None:
+        raise DependencyError(
+            "The program rsync is needed on the controller to copy the source to the hosts.", fix="Install rsync there."
+        )
     result: dict[str, Any] = {"changed": False}
     cache = Path(params["cache"])
     if params["git"]:
         root, result["commit"] = fetch_git(cache, params["git"], params["version"])
     else:
-        root = Path(params["path"]).resolve()
+        root = Path(params["path"])
+        if not root.is_absolute():
+            raise InputError(
+                f"app_source.path is {root}, which depends on the folder that Ansible runs in.",
+                fix="Give a whole path, such as {{ inventory_dir }}/../../myapp.",
+            )
+        root = root.resolve()
     files = list_files(root, params["exclude"])
     for variable, path in params["required_paths"].items():
         if not (root / path).is_dir():
@@ -156,6 +171,11 @@ def execute(context: Context) -> dict[str, Any]:
             fix="Add to app_env what is missing; secrets belong to a vaulted file beside it.",
         )
     release = release_id(root, files, params["settings_digest"])
+    if params["expected_release"] not in (None, release):
+        raise StateError(
+            f"The source or the settings changed since release {params['expected_release']} was checked: now it is {release}.",
+            fix="Run the playbook again.",
+        )
     return result | {
         "release": release,
         "root": str(root),
@@ -177,6 +197,7 @@ def main() -> None:
             "env_names": {"type": "list", "elements": "str", "default": []},
             "required_paths": {"type": "dict", "default": {}},
             "settings_digest": {"type": "str", "default": ""},
+            "expected_release": {"type": "str"},
             "cache": {"type": "path", "default": "~/.cache/groundwork"},
             **settings_options()["argument_spec"],
         },

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.migrations import Bench
+from support.modules import ModuleRunner
 from support.postgres import PostgresServer
 
 _names = itertools.count(1)
@@ -49,3 +51,17 @@ def database(postgres: PostgresServer) -> str:
     name = f"db_{next(_names)}"
     postgres.create_database(name)
     return name
+
+
+@pytest.fixture
+def bench(module: ModuleRunner, postgres: PostgresServer, database: str, tmp_path: Path) -> Bench:
+    """Migrations on each of the supported servers."""
+    return Bench(module, postgres, database, tmp_path)
+
+
+@pytest.fixture
+def bench18(module: ModuleRunner, postgres18: PostgresServer, tmp_path: Path) -> Bench:
+    """Migrations, for what does not depend on the server's version."""
+    name = f"one_{next(_names)}"
+    postgres18.create_database(name)
+    return Bench(module, postgres18, name, tmp_path)

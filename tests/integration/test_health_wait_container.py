@@ -170,7 +170,7 @@ def test_one_shot(container: Start, wait: Wait) -> None:
 def test_a_container_that_cannot_start_ends_the_wait(image: str, wait: Wait) -> None:
     """Docker's own reason is told."""
     name = f"{RUN}-broken"
-    _docker("create", "--name", name, "--label", f"gw-test={RUN}", image, "/bin/nosuchprogram")
+    _docker("create", "--name", name, "--label", f"gw-test={RUN}", "--network=none", image, "/bin/nosuchprogram")
     subprocess.run(["docker", "start", name], capture_output=True, check=False)
     result = wait({"container": name}, timeout=60)
     assert result["elapsed"] < 15

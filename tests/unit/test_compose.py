@@ -161,13 +161,31 @@ def test_a_port_that_is_none_is_named(port: object) -> None:
         ("80:8081", [Port(8081, "80")]),
         ("127.0.0.1:80:8081/udp", [Port(8081, "80", "127.0.0.1", "udp")]),
         ("${P:-80}:8081", [Port(8081, "80")]),
-        ("${P}:8081", [Port(8081, "P")]),
+        ("${P}:8081", [Port(8081, "unknown")]),
+        ("${P}:${P}", [Port(0, "unknown")]),
+        ({"target": "${P}", "published": "1"}, [Port(0, "1")]),
         ("3000-3001:3000-3001", [Port(3000, "3000-3001"), Port(3001, "3000-3001")]),
         ({"target": 80, "published": "8080"}, [Port(80, "8080")]),
     ],
 )
 def test_ports_of_compose_files(entry: object, expected: list[Port]) -> None:
     assert parse_port("web", entry) == expected
+
+
+def test_a_port_in_a_variable_is_left_to_the_hosts_compose() -> None:
+    model = Model({"web": Service("web", (Port(0, "unknown"),))})
+    assert problems(model, Settings(web_services={"web": 80})) == []
+
+
+def test_a_single_public_port_needs_no_list() -> None:
+    asked = {"web_services": {}, "public_ports": {"web": 443}, "required_services": {}, "required_ports": {}}
+    assert settings_from(asked).public_ports == {"web": [443]}
+
+
+def test_stores_are_restarted_and_one_shots_are_not() -> None:
+    model = Model({name: Service(name) for name in ("db", "seed")})
+    settings = Settings(required_services={"app_store_services: db": "db"})
+    assert production_override(model, settings, project="v", release="r") == {"db": {"restart": "unless-stopped"}}
 
 
 def test_a_bad_port_is_named() -> None:
@@ -192,9 +210,17 @@ def test_files_are_layered_and_needed_variables_found(tmp_path: Path) -> None:
             # ${COMMENTED}
         """,
     )
-    second = write(tmp_path, 'services: {web: {ports: !override ["81:81"]}, db: {image: x}}', "second.yml")
+    second = write(
+        tmp_path,
+        """
+        x-common: &common {image: x, ports: [2222:22]}
+        services: {web: {ports: !override ["81:81"]}, db: {<<: *common}, none: {ports: !reset null}}
+        """,
+        "second.yml",
+    )
     model, needed = read_compose_files(tmp_path, [first, second])
-    assert set(model.services) == {"web", "db"}
+    assert set(model.services) == {"web", "db", "none"}
+    assert model.services["db"].ports == (Port(22, "2222"),)
     assert {port.target for port in model.services["web"].ports} == {80, 81}
     assert model.services["web"].built
     assert needed == {"NEEDED", "BARE", "MUST"}

@@ -37,6 +37,12 @@ def test_bad_names_are_named(name: str) -> None:
         render({name: "x"})
 
 
+@pytest.mark.parametrize("value", [["a"], {"a": 1}])
+def test_a_value_that_is_no_text_is_named(value: object) -> None:
+    with pytest.raises(InputError, match=r"app_env\.LIST"):
+        render({"LIST": value})
+
+
 def test_nul_is_refused_without_showing_the_value() -> None:
     with pytest.raises(InputError, match=r"app_env\.SECRET has a NUL byte") as raised:
         render({"SECRET": "hunter2\0"})

@@ -87,6 +87,9 @@ def test_a_git_source_follows_its_branch(source: Path, tmp_path: Path) -> None:
     assert fetch_git(tmp_path / "cache", str(source), first)[1] == first
     with pytest.raises(InputError, match="'nope'"):
         fetch_git(tmp_path / "cache", str(source), "nope")
+    with pytest.raises(InputError, match="holds a password") as raised:
+        fetch_git(tmp_path / "cache", "https://me:hunter2@example.org/x.git", "main")
+    assert "hunter2" not in str(raised.value)
     with pytest.raises(CommandError, match="clone"):
         fetch_git(tmp_path / "cache", str(tmp_path / "no-repository"), "main")
 
@@ -117,6 +120,7 @@ def test_the_module_finds_checks_and_lists(module: ModuleRunner, options: dict[s
         ({"web_services": {"web": 81}}, ["app_web_services.web.port is 81", "80"]),
         ({"required_paths": {"app_migrations: sql": "sql"}}, ["app_migrations: sql", "no such folder"]),
         ({"path": "/nonexistent"}, ["app_source.path is /nonexistent"]),
+        ({"path": "some/folder"}, ["app_source.path is some/folder", "Give a whole path"]),
     ],
 )
 def test_mistakes_are_sentences(
@@ -125,6 +129,17 @@ def test_mistakes_are_sentences(
     result = module("release_source", options | change)
     assert result["failed"]
     assert all(word in result["msg"] for word in words), result["msg"]
+
+
+def test_a_source_that_changed_since_it_was_checked_is_refused(
+    module: ModuleRunner, options: dict[str, object], source: Path
+) -> None:
+    checked = module("release_source", options)["release"]
+    assert "failed" not in module("release_source", options | {"expected_release": checked})
+    (source / "app.py").write_text("print('changed meanwhile')\n")
+    result = module("release_source", options | {"expected_release": checked})
+    assert result["failed"]
+    assert f"since release {checked} was checked" in result["msg"]
 
 
 def test_an_unset_variable_is_named(module: ModuleRunner, options: dict[str, object], source: Path) -> None:

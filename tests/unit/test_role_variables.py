@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from jinja2 import Environment, meta
+from jinja2 import Environment, nodes
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = sorted(path.parent.parent for path in ROOT.glob("roles/*/meta/argument_specs.yml"))
@@ -32,7 +32,7 @@ def expressions(value: Any, key: str = "") -> Iterator[str]:
 
 
 def used(role: Path) -> Iterator[tuple[str, Path]]:
-    """Every undefined name in the role's templates and YAML, with its file."""
+    """Every name in the role's templates and YAML, with its file."""
     for path in sorted(role.rglob("*")):
         if path.suffix in (".yml", ".yaml"):
             texts = list(expressions(list(yaml.safe_load_all(path.read_text()))))
@@ -42,7 +42,7 @@ def used(role: Path) -> Iterator[tuple[str, Path]]:
             continue
         for text in texts:
             if "{{" in text or "{%" in text:
-                yield from ((name, path) for name in meta.find_undeclared_variables(ENVIRONMENT.parse(text)))
+                yield from ((node.name, path) for node in ENVIRONMENT.parse(text).find_all(nodes.Name))
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)

@@ -28,9 +28,9 @@ def reports(root: Path) -> dict[str, Any]:
     collections = root / "build" / "collections"
     version = yaml.safe_load((root / "galaxy.yml").read_text())["version"]
     modules = sorted(str(path.relative_to(root)) for path in root.glob("plugins/modules/*.py") if path.stem[0] != "_")
+    options = ["--format", "json", "--arg-spec", "--collection", str(COLLECTION), "--collection-version", version]
     done = subprocess.run(
-        [sys.executable, str(program), "--format", "json", "--arg-spec"]
-        + ["--collection", str(COLLECTION), "--collection-version", version, *modules],
+        [sys.executable, str(program), *options, *modules],
         cwd=collections / COLLECTION,
         env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(collections)},
         capture_output=True,

@@ -37,10 +37,10 @@ MISTAKES = {
         ["app_public_ports.postgres is 5433", "container ports: 5432"],
     ),
     "no name": ({"app_name": ""}, ["app_name is", "set it in the inventory"]),
-    "no source": ({"app_source": {}}, ["app_source is {}", "set either path"]),
+    "no source": ({"app_source": {}}, ["app_source has the keys []", "set either path"]),
     "missing source": ({"app_source": {"path": "/nonexistent"}}, ["app_source.path is /nonexistent"]),
     "variable that compose needs": ({"app_env": {"POSTGRES_DB": "x"}}, ["DATABASE_URL", "Add to app_env"]),
-    "bad variable name": ({"app_env": {"A B": "x"}}, ["app_env"]),
+    "bad variable name": ({"app_env": {"A B": "x"}}, ["app_env has a variable named 'A B'"]),
     "web service without health": (
         {"app_web_services": {"semantic-dedupe": {"port": 8081}}},
         ["app_web_services.semantic-dedupe needs port", "health.path"],
@@ -142,7 +142,7 @@ def test_a_broken_migration_leaves_the_service_and_the_database_as_they_were(
     running, current = host.check_output(containers), host.file("/srv/verisphere/current").linked_to
     run = playbook("deploy", app_source={"path": str(source)})
     assert run.rc != 0
-    for word in ("0003_broken.sql", "no_such_table", "was not started", "keeps running"):
+    for word in ("0003_broken.sql", "no_such_table", "was not started", "keep running"):
         assert word in run.words, run.output
     assert host.check_output(containers) == running
     assert host.file("/srv/verisphere/current").linked_to == current
