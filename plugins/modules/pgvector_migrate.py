@@ -32,8 +32,8 @@ options:
       - A file is named C(0001_name.sql), C(V2__name.sql), C(20260101120000_name.sql) or C(R__name.sql). Other names
         that end in C(.sql) are an error; all other files are left alone.
       - Files run by number; numbers need not follow each other, and two files of one number are an error.
-      - A comment before the first statement may set limits for its file,
-        C(-- groundwork: lock_timeout=10s statement_timeout=1h).
+      - "A comment before the first statement may set limits for its file,
+        C(-- groundwork: lock_timeout=10s statement_timeout=1h)."
     type: path
     required: true
   variables:

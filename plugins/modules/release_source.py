@@ -171,9 +171,10 @@ def execute(context: Context) -> dict[str, Any]:
             fix="Add to app_env what is missing; secrets belong to a vaulted file beside it.",
         )
     release = release_id(root, files, params["settings_digest"])
-    if params["expected_release"] not in (None, release):
+    expected = params["expected_release"]
+    if expected not in (None, release):
         raise StateError(
-            f"The source or the settings changed since release {params['expected_release']} was checked: now it is {release}.",
+            f"The source or the settings changed since release {expected} was checked: now it is {release}.",
             fix="Run the playbook again.",
         )
     return result | {

@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import base64
-import datetime
-import ipaddress
 import json
 import re
 import socket
@@ -24,10 +22,7 @@ from typing import Any
 import fastapi
 import pytest
 import uvicorn
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from support.certificates import Authority
 from support.modules import ModuleRunner
 from support.postgres import free_port
 
@@ -137,43 +132,8 @@ class Certificates:
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """Written once."""
-    folder = tmp_path_factory.mktemp("tls")
-    now = datetime.datetime.now(datetime.UTC)
-
-    def issue(name: str, issuer: x509.Name, key: Any, signer: Any, *, ca: bool) -> x509.Certificate:
-        names = [x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-            .issuer_name(issuer)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
-        )
-        if ca:
-            usage = dict.fromkeys(
-                ["digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
-                 "encipher_only", "decipher_only"], False,
-            )  # fmt: skip
-            builder = builder.add_extension(x509.KeyUsage(key_cert_sign=True, crl_sign=True, **usage), critical=True)
-        else:
-            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        return builder.sign(signer, hashes.SHA256())
-
-    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Own CA")])
-    ca = issue("Own CA", ca_name, ca_key, ca_key, ca=True)
-    leaf = issue("app.example.org", ca_name, key, ca_key, ca=False)
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    found = Certificates(folder / "ca.pem", folder / "chain.pem")
-    found.ca.write_bytes(ca.public_bytes(pem))
-    found.chain.write_bytes(leaf.public_bytes(pem) + private)
-    return found
+    authority = Authority.create(tmp_path_factory.mktemp("tls"))
+    return Certificates(authority.path, authority.issue("app.example.org", "127.0.0.1"))
 
 
 @pytest.fixture(scope="module")

@@ -147,7 +147,7 @@ def test_mongo(wait: Wait, mongo: int) -> None:
         {**good, "replica_set": "rs0"},
         {**good, "member_state": "secondary"},
         {**good, "login_port": free_port()},
-        {**good, "tls": True},
+        {**good, "tls": True, "attempt_timeout": 1},
         timeout=3,
     )
     told = [one["last_error"] for one in result["checks"].values()]
