@@ -27,6 +27,11 @@ _COLUMNS = [
     ("applied_by", "text"),
     ("state", "text"),
 ]
+# how long the transaction runs already
+_SPENT_MS = (
+    "(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp()) * 1000)"
+    "::pg_catalog.int8"
+)
 
 
 @dataclass(frozen=True)
@@ -105,9 +110,16 @@ class Ledger:
         return (
             f"INSERT INTO {self._quoted(self.table)}"  # noqa: S608 - checked above, and literals
             " (version, name, checksum, applied_at, execution_ms, applied_by, state)"
-            f" VALUES ({texts}, pg_catalog.clock_timestamp(), (pg_catalog.date_part('epoch',"
-            " pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp()) * 1000)::pg_catalog.int8,"
+            f" VALUES ({texts}, pg_catalog.clock_timestamp(), {_SPENT_MS},"
             f" session_user, 'applied'){again if migration.repeatable else ''} RETURNING execution_ms"
+        )
+
+    def deletion(self, migration: Migration) -> str:
+        """The statement that removes the row of a migration in the transaction that undoes it; returns milliseconds."""
+        version = literal(migration.version.lstrip("0"))
+        return (
+            f"DELETE FROM {self._quoted(self.table)} WHERE pg_catalog.ltrim(version, '0') = {version}"  # noqa: S608 - as above
+            f" RETURNING {_SPENT_MS}"
         )
 
     def record(self, connection: Any, migration: Migration, *, state: str, execution_ms: int) -> None:

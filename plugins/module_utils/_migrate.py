@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ansible_collections.groundwork.backend.plugins.module_utils import _pgvector, _postgres
-from ansible_collections.groundwork.backend.plugins.module_utils._errors import GroundworkError, StateError
+from ansible_collections.groundwork.backend.plugins.module_utils._errors import GroundworkError, InputError, StateError
+from ansible_collections.groundwork.backend.plugins.module_utils._foreign_ledgers import applied_elsewhere
 from ansible_collections.groundwork.backend.plugins.module_utils._ledger import Ledger
 from ansible_collections.groundwork.backend.plugins.module_utils._limits import Limits
+from ansible_collections.groundwork.backend.plugins.module_utils._lint import findings
 from ansible_collections.groundwork.backend.plugins.module_utils._migration_lock import MigrationLock, holder
 from ansible_collections.groundwork.backend.plugins.module_utils._migration_plan import (
     LedgerRow,
@@ -20,8 +22,10 @@ from ansible_collections.groundwork.backend.plugins.module_utils._migration_plan
     Policy,
     make_plan,
 )
+from ansible_collections.groundwork.backend.plugins.module_utils._migration_result import of_run, of_undo
 from ansible_collections.groundwork.backend.plugins.module_utils._migration_run import MigrationRunner, invalid_indexes
-from ansible_collections.groundwork.backend.plugins.module_utils._migrations import REPEATABLE, Migration, key
+from ansible_collections.groundwork.backend.plugins.module_utils._migration_undo import undoing
+from ansible_collections.groundwork.backend.plugins.module_utils._migrations import Migration
 from ansible_collections.groundwork.backend.plugins.module_utils._script import Script, prepare
 
 _COPY = re.compile(r'_cc(?:new|old)[0-9]*"?$')
@@ -44,46 +48,76 @@ class Run:
     rebuild: bool = False
     extension: str = "unmanaged"
     allowed_vector_versions: Sequence[str] = ()
+    lint: str = "warn"
+    import_from: str | None = None
+    down_to: str | None = None
 
     def execute(self) -> dict[str, Any]:
         """Do it, and return the module's result. On failure the error's details hold what was done until then."""
         connection = self.connect()
         rows = self._rows(connection)
+        if self.down_to is not None:
+            return self._undo(connection, self.down_to)
         if self.read_only:
             return self._predict(connection, rows)
         # the row of a run that is at work says nothing yet: then wait for the lock first
         if not self.rebuild and all(row.state != "running" for row in rows):
-            plan = self._plan(rows)
+            plan = self._plan(connection, rows)
             if not plan.changes and not self._extension_change(connection):
-                return self._success(connection, _result(plan, self.ledger))
-        keeper = self.connect()
-        lock = MigrationLock(keeper)
-        with _postgres.server_errors("take the lock of migrations"):
-            lock.acquire(self.lock_wait)
-            lock.require(connection)
+                return self._success(connection, of_run(plan, self.ledger.name))
+        keeper, lock = self._lock(connection)
         rebuilt = self._rebuild(connection)
-        plan = self._plan(self._rows(connection))
+        plan = self._plan(connection, self._rows(connection))
         scripts = self._scripts(connection, plan)
         changes = [] if self.rehearse else self._extension_change(connection)
         runner = MigrationRunner(connection, keeper, self.ledger, self.variables)
         if self.rehearse:
             return self._rehearse(runner, plan, scripts)
         applied: list[dict[str, Any]] = []
+        with _postgres.server_errors("create or update the extension vector"):
+            for statement in changes:
+                connection.execute(statement)
         try:
-            with _postgres.server_errors("create or update the extension vector"):
-                for statement in changes:
-                    connection.execute(statement)
             self._record(connection, plan)
             for migration, script in zip(plan.pending, scripts, strict=True):
                 with _postgres.server_errors("keep the lock of migrations"):
                     lock.require(connection)
                 applied.append(runner.apply(migration, script, plan.resumed.get(migration.version, 0)))
         except GroundworkError as error:
-            result = _result(plan, self.ledger, applied, rebuilt)
-            error.details.update({**result, "changed": bool(applied or plan.baselined or plan.repaired or rebuilt)})
+            result = of_run(plan, self.ledger.name, applied, rebuilt)
+            done = bool(applied or plan.baselined or plan.repaired or rebuilt or changes)
+            error.details.update({**result, "changed": done})
             error.details.pop("diff")
             raise
-        return self._success(connection, _result(plan, self.ledger, applied, rebuilt), changes)
+        return self._success(connection, of_run(plan, self.ledger.name, applied, rebuilt), changes)
+
+    def _lock(self, connection: Any) -> tuple[Any, MigrationLock]:
+        keeper = self.connect()
+        lock = MigrationLock(keeper)
+        with _postgres.server_errors("take the lock of migrations"):
+            lock.acquire(self.lock_wait)
+            lock.require(connection)
+        return keeper, lock
+
+    def _undo(self, connection: Any, down_to: str) -> dict[str, Any]:
+        keeper, lock = (None, None) if self.read_only else self._lock(connection)
+        rows = self._rows(connection)
+        plan = make_plan(self.migrations, rows, self.ledger.name, Policy(out_of_order="apply"))
+        pairs = undoing(self.migrations, rows, down_to, self.variables, self.limits)
+        if lock is None:
+            return of_undo(plan, self.ledger.name, [migration.to_dict() for migration, _ in pairs])
+        runner = MigrationRunner(connection, keeper, self.ledger, self.variables, undo=True)
+        undone: list[dict[str, Any]] = []
+        try:
+            for migration, script in pairs:
+                with _postgres.server_errors("keep the lock of migrations"):
+                    lock.require(connection)
+                undone.append(runner.apply(migration, script))
+        except GroundworkError as error:
+            error.details.update(of_undo(plan, self.ledger.name, undone))
+            error.details.pop("diff")
+            raise
+        return of_undo(plan, self.ledger.name, undone)
 
     def _predict(self, connection: Any, rows: Sequence[LedgerRow]) -> dict[str, Any]:
         if any(row.state == "running" for row in rows):
@@ -92,14 +126,20 @@ class Run:
             if at_work:
                 self.warn(f"Another run of migrations is at work ({at_work}); its migration is counted as pending.")
                 rows = [row for row in rows if row.state != "running"]
-        plan = self._plan(rows)
+        plan = self._plan(connection, rows)
         self._scripts(connection, plan)
         with _postgres.server_errors("look for invalid indexes"):
-            result = _result(plan, self.ledger, [], invalid_indexes(connection) if self.rebuild else [])
+            result = of_run(plan, self.ledger.name, [], invalid_indexes(connection) if self.rebuild else [])
         return self._success(connection, result, self._extension_change(connection))
 
-    def _plan(self, rows: Sequence[LedgerRow]) -> Plan:
-        return make_plan(self.migrations, rows, self.ledger.name, self.policy)
+    def _plan(self, connection: Any, rows: Sequence[LedgerRow]) -> Plan:
+        policy = self.policy
+        if self.import_from and not rows:
+            with _postgres.server_errors(f"read the ledger of {self.import_from}"):
+                policy = replace(
+                    policy, imported=tuple(applied_elsewhere(connection, self.import_from, self.migrations))
+                )
+        return make_plan(self.migrations, rows, self.ledger.name, policy)
 
     def _rows(self, connection: Any) -> list[LedgerRow]:
         with _postgres.server_errors(f"read the ledger {self.ledger.name}"):
@@ -112,6 +152,7 @@ class Run:
             self.warn(warning)
         if not scripts:
             return []
+        self._lint(scripts)
         with _postgres.server_errors("look at pgvector"):
             _pgvector.refuse_large_indexes(
                 scripts, lambda: _pgvector.known_columns(_pgvector.vector_columns(connection))
@@ -123,6 +164,16 @@ class Run:
             if _pgvector.builds_vector_index(scripts) and (warning := _pgvector.memory_warning(connection)):
                 self.warn(warning)
         return scripts
+
+    def _lint(self, scripts: Sequence[Script]) -> None:
+        found = [str(finding) for finding in findings(scripts)] if self.lint != "ignore" else []
+        if found and self.lint == "fail":
+            raise InputError(
+                f"Dangerous statements: {' '.join(found)}",
+                fix="Write them in another way, or allow one with the comment -- squawk-ignore RULE before it.",
+            )
+        for text in found:
+            self.warn(text)
 
     def _extension_change(self, connection: Any) -> list[str]:
         if self.extension == "unmanaged":
@@ -177,44 +228,7 @@ class Run:
         try:
             rehearsed = runner.rehearse([pair for pair in pairs if pair[1].transactional])
         except GroundworkError as error:
-            error.details.update({**_result(plan, self.ledger), "changed": False})
+            error.details.update({**of_run(plan, self.ledger.name), "changed": False})
             error.details.pop("diff")
             raise
-        return {**_result(plan, self.ledger), "changed": False, "rehearsed": rehearsed}
-
-
-def _result(
-    plan: Plan, ledger: Ledger, applied: Sequence[Mapping[str, Any]] = (), rebuilt: Sequence[str] = ()
-) -> dict[str, Any]:
-    after = [*plan.applied, *(migration.version for migration in plan.pending)]
-    done = [*plan.applied, *(entry["version"] for entry in applied if not entry["version"].startswith(REPEATABLE))]
-    pending = plan.pending[len(applied) :]
-    adopted = {migration.version for migration in plan.baselined}
-    before = [version for version in plan.applied if version not in adopted]
-    return {
-        "changed": plan.changes or bool(rebuilt),
-        "applied": list(applied),
-        "pending": [migration.to_dict() for migration in pending],
-        "baselined": [migration.version for migration in plan.baselined],
-        "repaired": [repair.migration.version for repair in plan.repaired],
-        "rebuilt_indexes": list(rebuilt),
-        "previous_version": before[-1] if before else None,
-        "schema_version": max(done, key=key) if done else None,
-        "ledger": ledger.name,
-        "diff": [
-            {
-                "before_header": ledger.name,
-                "after_header": ledger.name,
-                "before": _lines(before),
-                "after": _lines(after),
-            },
-            *(
-                {"before_header": migration.file, "after_header": migration.file, "before": "", "after": migration.text}
-                for migration in plan.pending
-            ),
-        ],
-    }
-
-
-def _lines(versions: Sequence[str]) -> str:
-    return "".join(f"{version}\n" for version in sorted(versions, key=key))
+        return {**of_run(plan, self.ledger.name), "changed": False, "rehearsed": rehearsed}

@@ -29,13 +29,17 @@ class LedgerRow:
 
 @dataclass(frozen=True)
 class Policy:
-    """What the user allows: the options of the module of the same names. repair is reason by version."""
+    """What the user allows: the options of the module of the same names.
+
+    repair is reason by version. imported is what another tool has applied, to be recorded when the ledger is empty.
+    """
 
     baseline: str | None = None
     target: str | None = None
     out_of_order: str = "fail"
     repair: Mapping[str, str] = field(default_factory=dict)
     resume: bool = False
+    imported: tuple[Migration, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,11 +100,13 @@ def make_plan(
     repaired = _repaired(migrations, rows, policy)
     last = _wanted("target", policy.target) if policy.target is not None else None
     first = _wanted("baseline", policy.baseline) if policy.baseline is not None and not ledger else (-1, "")
-    baselined = tuple(file for place, file in files.items() if place <= first)
+    imported = set() if ledger else {file.key for file in policy.imported}
+    baselined = tuple(file for place, file in sorted(files.items()) if place <= first or place in imported)
+    recorded = {file.key for file in baselined}
     pending = [
         file
         for place, file in sorted(files.items())
-        if _runs(file, rows.get(place)) and place > first and (last is None or place <= last)
+        if _runs(file, rows.get(place)) and place not in recorded and (last is None or place <= last)
     ]
     versions = {place: row.version for place, row in rows.items() if not row.version.startswith(REPEATABLE)}
     versions.update({file.key: file.version for file in baselined})

@@ -52,13 +52,18 @@ class MigrationRunner:
     """Applies migrations on *connection*; *keeper* (the lock's connection) keeps the rows of those without transaction.
 
     Both are autocommit connections. variables are only needed to keep their values out of messages.
+
+    With undo, a migration's row is removed.
     """
 
-    def __init__(self, connection: Any, keeper: Any, ledger: Ledger, variables: Mapping[str, str]) -> None:
+    def __init__(
+        self, connection: Any, keeper: Any, ledger: Ledger, variables: Mapping[str, str], *, undo: bool = False
+    ) -> None:
         self._connection = connection
         self._keeper = keeper
         self._ledger = ledger
         self._variables = variables
+        self._row: Callable[[Migration], str] = ledger.deletion if undo else ledger.insertion
         self._statement: Statement | None = None  # where it is, for messages
         self._position = 0
         connection.prepare_threshold = None  # DISCARD ALL would take prepared statements away
@@ -135,7 +140,7 @@ class MigrationRunner:
                 self._refuse_invalid(index)
                 batch = Batch()
         self._statement = None
-        batch.add("RESET SESSION AUTHORIZATION", "RESET ROLE", self._ledger.insertion(migration), *after)
+        batch.add("RESET SESSION AUTHORIZATION", "RESET ROLE", self._row(migration), *after)
         return batch.send(self._connection)
 
     def _roll_back(self) -> None:

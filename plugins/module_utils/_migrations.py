@@ -14,7 +14,8 @@ from ansible_collections.groundwork.backend.plugins.module_utils._errors import 
 ACCEPTED = "0001_name.sql, V2__name.sql or 20260101120000_name.sql, or R__name.sql to run it again after each change"
 REPEATABLE = "R__"
 _LAST = 10**300  # above the number of any file name
-_FILE_NAME = re.compile(r"(?:V(?P<v>[0-9]+)__|(?P<n>[0-9]+)_|(?P<r>R__))(?P<name>[^.]+)\.sql")
+_FILE_NAME = re.compile(r"(?:V(?P<v>[0-9]+)__|(?P<n>[0-9]+)_|(?P<r>R__))(?P<name>[^.]+)(?:\.up)?\.sql")
+_DOWN = re.compile(r"(?:V[0-9]+__|[0-9]+_)[^.]+\.down\.sql")
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def key(version: str) -> tuple[int, str]:
 def discover(directory: Path) -> list[Migration]:
     """The migrations of a directory in numeric order, then the repeatable ones by name.
 
-    Hidden files, folders and other suffixes are left alone.
+    Hidden files, folders, other suffixes and 0001_name.down.sql are left alone.
 
     Raises InputError (a name that is not accepted, two files of one version, an empty file, text that is not UTF-8)
     and StateError (the directory or a file cannot be read).
@@ -70,7 +71,7 @@ def discover(directory: Path) -> list[Migration]:
         paths = sorted(path for path in directory.iterdir() if not path.name.startswith(".") and path.is_file())
     found: dict[tuple[int, str], Migration] = {}
     for path in paths:
-        if path.suffix.lower() != ".sql":
+        if path.suffix.lower() != ".sql" or _DOWN.fullmatch(path.name):
             continue
         migration = read(path)
         other = found.setdefault(migration.key, migration)
@@ -90,13 +91,17 @@ def read(path: Path) -> Migration:
             f"The file name {path.name} in {path.parent} is not that of a migration.",
             fix=f"Name it like {ACCEPTED} (no dot inside of name), or move it out of the directory.",
         )
+    return load(path, match["v"] or match["n"] or REPEATABLE + match["name"], match["name"])
+
+
+def load(path: Path, version: str, name: str) -> Migration:
+    """A file whose version and name are known. Raises as discover() does for its content."""
     with os_errors(f"read {path}"):
         content = path.read_bytes()
     text = _decode(content, path.name)
     if not text.strip():
         raise InputError(f"{path.name} in {path.parent} is empty.", fix="Write its SQL, or remove the file.")
-    version = match["v"] or match["n"] or REPEATABLE + match["name"]
-    return Migration(version, match["name"], path, checksum(content), text)
+    return Migration(version, name, path, checksum(content), text)
 
 
 def checksum(content: bytes) -> str:

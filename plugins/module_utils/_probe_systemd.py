@@ -41,6 +41,7 @@ _TELLS_READINESS = ("notify", "notify-reload", "dbus")
 _ON_ITS_WAY = ("activating", "reloading", "refreshing")
 _NAME = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}")
 _LOG_SECONDS = 5.0
+_SUCCESS = "7ad2d189f7e94e70a38c781354912448"  # SD_MESSAGE_UNIT_SUCCESS of systemd's sd-messages.h
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class SystemdProbe(Probe):
         if done.rc != 0:
             return Outcome("unknown", f"systemctl does not tell: {last_lines(done.stderr, 1)}")
         shown = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+        if self.wanted.one_shot and _may_be_forgotten(shown) and succeeded(self.unit):
+            shown["ExecMainExitTimestampMonotonic"] = "1"
         restarts = int(shown.get("NRestarts") or 0)
         first = restarts if self._first is None else min(self._first, restarts)  # a manual start sets it to 0
         moved = self._last is not None and restarts > self._last
@@ -139,6 +142,21 @@ def _judge_one_shot(unit: str, shown: Mapping[str, str]) -> Outcome:
     running = active in ("active", *_ON_ITS_WAY)
     told = f"{unit} is {active} ({shown['SubState']}), and is meant to end"
     return Outcome("unknown" if running else "down", told, status=active)
+
+
+def _may_be_forgotten(shown: Mapping[str, str]) -> bool:
+    """Systemd unloads an inactive unit that nothing refers to, and with it what it knew of the last run."""
+    state = shown["LoadState"], shown["ActiveState"], shown.get("ExecMainExitTimestampMonotonic", "0")
+    return state == ("loaded", "inactive", "0")
+
+
+def succeeded(unit: str) -> bool:
+    """Whether the journal of this boot says that the unit ended well."""
+    argv = ["journalctl", "--quiet", "--boot", "--lines=1", "--output=cat", f"UNIT={unit}", f"MESSAGE_ID={_SUCCESS}"]
+    try:
+        return bool(_exec.run(argv, timeout=_LOG_SECONDS, check=False).stdout)
+    except GroundworkError:
+        return False
 
 
 def journal(unit: str, lines: int) -> list[str]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,10 @@ from ansible_collections.groundwork.backend.plugins.module_utils._limits import 
 from ansible_collections.groundwork.backend.plugins.module_utils._sql import Statement, folded
 from ansible_collections.groundwork.backend.plugins.module_utils._sql_variables import Expanded, expand
 
+# sections of dbmate, goose and sql-migrate
+_DOWN_SECTION = re.compile(
+    r"^[ \t]*--[ \t]*(?:migrate:down|\+goose Down|\+migrate Down)\b", re.MULTILINE | re.IGNORECASE
+)
 _NOISE = {"WORK", "TRANSACTION"}
 # What PostgreSQL's PreventInTransactionBlock() guards, as far as it shows in the text.
 _ALONE = {
@@ -53,6 +58,11 @@ def prepare(text: str, variables: Mapping[str, str], file: str, limits: Limits =
     with the line, for a script without a statement, with several transactions, or with one around a statement that
     needs none.
     """
+    if down := _DOWN_SECTION.search(text):
+        raise InputError(
+            f"{file}, line {_sql.line_at(text, down.start())}: what undoes the migration would run as a part of it.",
+            fix="Move what stands below this line into a file of the same name that ends in .down.sql.",
+        )
     limits = of_file(limits, text, file)
     expanded = expand(text, variables, file)
     statements = _sql.split(expanded.text, file)

@@ -29,8 +29,9 @@ options:
   directory:
     description:
       - Directory on the managed host with the migrations.
-      - A file is named C(0001_name.sql), C(V2__name.sql), C(20260101120000_name.sql) or C(R__name.sql). Other names
-        that end in C(.sql) are an error; all other files are left alone.
+      - A file is named C(0001_name.sql), C(V2__name.sql), C(20260101120000_name.sql) or C(R__name.sql), also
+        with C(.up.sql). Other names that end in C(.sql) are an error, but C(0001_name.down.sql) and files that are no
+        SQL are left alone.
       - Files run by number; numbers need not follow each other, and two files of one number are an error.
       - "A comment before the first statement may set limits for its file,
         C(-- groundwork: lock_timeout=10s statement_timeout=1h)."
@@ -49,8 +50,21 @@ options:
       - The last version that a database has already which was made in another way. When the ledger is empty, the files
         up to this version are recorded with the state C(baseline) and not run. Later it has no effect.
     type: str
+  import_from:
+    description:
+      - Another tool whose table tells which migrations a database has. When the ledger is empty, their files are
+        recorded with the state C(baseline) and not run. The table of the other tool is only read.
+      - That table can have the name of the ledger, then set O(ledger_table).
+    type: str
+    choices: [dbmate, golang-migrate, flyway]
   target:
     description: The last version to apply. Files above it, and repeatable ones, wait.
+    type: str
+  down_to:
+    description:
+      - Undo every applied version above this one, the highest first, and apply nothing. V(0) undoes all.
+      - Each needs a file C(0001_name.down.sql), which runs in one transaction with the removal of the row. A version of
+        the state C(baseline) cannot be undone.
     type: str
   out_of_order:
     description:
@@ -95,6 +109,15 @@ options:
     type: list
     elements: str
     default: []
+  lint:
+    description:
+      - What to do about pending statements that lose data, break the release before or block for long. They are named
+        with the rules of squawk (U(https://squawkhq.com)), such as C(ban-drop-column); tables that are made in the same
+        run do not count.
+      - The comment C(-- squawk-ignore RULE) before a statement allows it.
+    type: str
+    choices: [ignore, warn, fail]
+    default: warn
   rehearse:
     description:
       - Run the pending files in one transaction and take it back, to find what the server would refuse. Nothing
@@ -201,6 +224,12 @@ pending:
   type: list
   elements: dict
   sample: [{version: "0002", name: add_index}]
+undone:
+  description: The migrations that were undone, like RV(applied); only the versions and RV(ledger) are returned beside.
+  returned: with O(down_to)
+  type: list
+  elements: dict
+  sample: [{version: "0002", name: add_index, execution_ms: 4}]
 rehearsed:
   description: The migrations that ran and were taken back, like RV(applied).
   returned: with O(rehearse)
@@ -252,37 +281,18 @@ vector_version:
   type: str
   sample: 0.8.5
 vector_columns:
-  description: Every column of a vector type. RV(vector_columns[].indexes[].valid) is false after a failed build.
+  description:
+    - Every column of a vector type, with its indexes, also those on expressions. C(dimensions) is
+      V(none) when the column takes any; C(valid) of an index is false after a failed build.
   returned: on success without O(rehearse)
   type: list
   elements: dict
-  contains:
-    table:
-      description: Schema and table.
-      type: str
-    column:
-      description: Name of the column.
-      type: str
-    type:
-      description: V(vector), V(halfvec) or V(sparsevec).
-      type: str
-    dimensions:
-      description: Dimensions, V(none) when the column takes any.
-      type: int
-    indexes:
-      description: Its indexes, also those on expressions.
-      type: list
-      elements: dict
-      contains:
-        name:
-          description: Name of the index.
-          type: str
-        method:
-          description: Such as V(hnsw).
-          type: str
-        valid:
-          description: Whether queries can use it.
-          type: bool
+  sample:
+    - table: public.items
+      column: embedding
+      type: vector
+      dimensions: 384
+      indexes: [{name: items_embedding, method: hnsw, valid: true}]
 failed_migration:
   description: The migration that failed, with its file and line.
   returned: when a migration failed
@@ -344,6 +354,9 @@ def execute(context: Context) -> dict[str, Any]:
         read_only=context.check_mode or params["verify_only"],
         rehearse=params["rehearse"],
         rebuild=params["rebuild_invalid_indexes"],
+        lint=params["lint"],
+        import_from=params["import_from"],
+        down_to=params["down_to"],
         extension=params["vector_extension"],
         allowed_vector_versions=params["allowed_vector_versions"],
     )
@@ -362,7 +375,9 @@ def main() -> None:
             "directory": {"type": "path", "required": True},
             "variables": {"type": "dict", "default": {}, "no_log": True},
             "baseline": {"type": "str"},
+            "import_from": {"type": "str", "choices": ["dbmate", "golang-migrate", "flyway"]},
             "target": {"type": "str"},
+            "down_to": {"type": "str"},
             "out_of_order": {"type": "str", "default": "fail", "choices": ["fail", "warn", "apply"]},
             "repair": {"type": "dict", "default": {}},
             "resume": {"type": "bool", "default": False},
@@ -373,6 +388,7 @@ def main() -> None:
                 "choices": ["unmanaged", "present", "latest"],
             },
             "allowed_vector_versions": {"type": "list", "elements": "str", "default": []},
+            "lint": {"type": "str", "default": "warn", "choices": ["ignore", "warn", "fail"]},
             "rehearse": {"type": "bool", "default": False},
             "verify_only": {"type": "bool", "default": False},
             "lock_wait": {"type": "float", "default": 60},
@@ -382,7 +398,11 @@ def main() -> None:
             "ledger_schema": {"type": "str", "default": "public"},
             "ledger_table": {"type": "str", "default": "schema_migrations"},
         },
-        mutually_exclusive=[["rehearse", "verify_only"]],
+        mutually_exclusive=[
+            ["baseline", "import_from", "down_to"],
+            ["target", "down_to"],
+            ["rehearse", "verify_only", "rebuild_invalid_indexes", "down_to"],
+        ],
         supports_check_mode=True,
     )
 

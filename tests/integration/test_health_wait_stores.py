@@ -82,7 +82,7 @@ def test_redis(wait: Wait, redis: tuple[str, int]) -> None:
     assert result["checks"]["c1"]["state"] == "failed"
 
     cli = ("exec", "--env", f"REDISCLI_AUTH={CANARY}", name, "redis-cli")
-    _docker(*cli, "debug", "populate", "3000")
+    _docker(*cli, "debug", "populate", "5000")
     _docker(*cli, "save")
     _docker("restart", name)
     deadline = time.monotonic() + 20

@@ -84,10 +84,10 @@ def wait(ansible: Callable[..., tuple[int, str]]) -> Wait:
     def run(*checks: dict[str, Any], check: bool = False, **options: Any) -> dict[str, Any]:
         filled = [{"kind": "systemd", "name": f"c{position}", **given} for position, given in enumerate(checks, 1)]
         arguments = json.dumps({"timeout": 20, "checks": filled, **options})
-        _, printed = ansible("groundwork.backend.health_wait", arguments, *(["--check"] if check else []))
+        rc, printed = ansible("groundwork.backend.health_wait", arguments, *(["--check"] if check else []))
         result: dict[str, Any] = json.loads(printed.split("=> ", 1)[1])
         assert result["changed"] is False
-        result["_printed"] = printed
+        result |= {"_printed": printed, "failed": rc != 0}
         return result
 
     return run

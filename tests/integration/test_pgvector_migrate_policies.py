@@ -12,30 +12,6 @@ from support.transaction_pooler import TransactionPooler
 TWO = {"0001_a.sql": "CREATE TABLE a (x int)", "0002_b.sql": "CREATE TABLE b (x int)"}
 
 
-def test_baseline_adopts_a_database_once(bench: Bench) -> None:
-    bench.execute("CREATE TABLE a (x int)")
-    bench.write({**TWO, "0003_c.sql": "CREATE TABLE c (x int)"})
-    assert "baseline names the version '0009'" in bench.run(baseline="0009")["msg"]
-    planned = bench.run(check=True, baseline="0001")
-    assert not bench.exists("schema_migrations")
-    done = bench.run(baseline="0001")
-    assert done["baselined"] == planned["baselined"] == ["0001"], done
-    assert (done["previous_version"], done["schema_version"]) == (None, "0003")
-    assert done["diff"] == planned["diff"]
-    assert bench.ledger() == [("0001", "baseline"), ("0002", "applied"), ("0003", "applied")]
-    for baseline in ("0001", "0003"):
-        again = bench.run(baseline=baseline)
-        assert (again["changed"], again["baselined"]) == (False, [])
-
-
-def test_baseline_alone_is_a_change(bench18: Bench) -> None:
-    bench18.write(TWO)
-    result = bench18.run(baseline="0002")
-    assert (result["changed"], result["applied"], result["schema_version"]) == (True, [], "0002")
-    assert not bench18.exists("a")
-    assert bench18.run()["changed"] is False
-
-
 def test_target_stops_there(bench18: Bench) -> None:
     bench18.write({**TWO, "R__v.sql": "CREATE OR REPLACE VIEW v AS SELECT 1 AS x"})
     assert "target names the version '7'" in bench18.run(target="7")["msg"]
@@ -208,3 +184,16 @@ def test_file_sets_its_own_limits(bench18: Bench) -> None:
     assert bench18.query("SELECT * FROM seen") == [("7s", "1h")]
     bench18.write({"0002_a.sql": "-- x\n-- groundwork: lock=1\nSELECT 1"})
     assert "0002_a.sql, line 2: 'lock=1' is no setting" in bench18.run(check=True)["msg"]
+
+
+def test_dangerous_statements_warn_or_fail(bench18: Bench) -> None:
+    bench18.write({"0001_a.sql": "CREATE TABLE a (x int, y int); DROP TABLE a; CREATE TABLE a (x int, y int)"})
+    assert "warnings" not in bench18.run(lint="fail")
+    bench18.write({"0002_b.sql": "SELECT 1;\nALTER TABLE a DROP COLUMN y"})
+    for check in (True, False):
+        assert "0002_b.sql, line 2: ban-drop-column" in bench18.run(check=check, lint="fail")["msg"]
+    assert "warnings" not in bench18.run(check=True, lint="ignore")
+    result = bench18.run()
+    assert "0002_b.sql, line 2: ban-drop-column" in str(result["warnings"])
+    assert result["schema_version"] == "0002"
+    assert "warnings" not in bench18.run()

@@ -26,8 +26,8 @@ def row(of: Migration, state: str = "applied", statement: int | None = None) -> 
 
 
 def test_accepted_names_in_numeric_order_and_others_left_alone(tmp_path: Path) -> None:
-    names = ["0010_b.sql", "V2__second.sql", "0001_a-b c.sql", "20260101120000_later.sql", "V11__x.sql"]
-    for name in [*names, "README.md", ".0009_swap.sql", "0003_notes.txt"]:
+    names = ["0010_b.sql", "V2__second.sql", "0001_a-b c.sql", "20260101120000_later.sql", "V11__x.up.sql"]
+    for name in [*names, "README.md", "V2__second.down.sql", ".0009_swap.sql", "0003_notes.txt"]:
         (tmp_path / name).write_text("SELECT 1")
     (tmp_path / "0004_folder.sql").mkdir()
     found = _migrations.discover(tmp_path)
@@ -41,7 +41,7 @@ def test_accepted_names_in_numeric_order_and_others_left_alone(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "name", ["init.sql", "0001.sql", "0001_.sql", "V1_x.sql", "R_view.sql", "0001_x.down.sql", "0001_x.SQL", "²_x.sql"]
+    "name", ["init.sql", "0001.sql", "0001_.sql", "V1_x.sql", "R_view.sql", "0001_x.off.sql", "0001_x.SQL", "²_x.sql"]
 )
 def test_other_sql_names_are_refused_with_the_accepted_forms(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("SELECT 1")
