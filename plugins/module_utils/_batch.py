@@ -40,6 +40,8 @@ class Batch:
 
     def send(self, connection: Any) -> list[Any]:
         """Run all; the server's answer (PGresult) to each statement. Raises BatchError."""
+        if not self._parts:
+            return []
         import psycopg  # noqa: PLC0415 - optional on the host
         from psycopg import errors, generators, pq  # noqa: PLC0415
 

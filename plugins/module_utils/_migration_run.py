@@ -129,16 +129,26 @@ class MigrationRunner:
         return int(results[-len(_CLEAN) - 2].get_value(0, 0))
 
     def _send(self, migration: Migration, script: Script, before: Sequence[str], after: Sequence[str]) -> list[Any]:
-        """A transactional file and its row: one message, or one more for each index to look at before the commit."""
+        """A transactional file and its row in one message, or in more.
+
+        An index must be looked at before the commit; and a statement with a value of a variable goes alone, because
+        the server logs the whole message when another statement of it fails.
+        """
         batch = Batch()
         batch.add(*before)
         for statement in script.statements:
-            batch.add_statement(statement)
-            if index := built_index(statement):
+            alone = script.expanded.edited(statement.start, statement.end)
+            if alone:
                 batch.send(self._connection)
+                batch = Batch()
+            batch.add_statement(statement)
+            index = built_index(statement)
+            if alone or index:
+                batch.send(self._connection)
+                batch = Batch()
+            if index:
                 self._statement = statement
                 self._refuse_invalid(index)
-                batch = Batch()
         self._statement = None
         batch.add("RESET SESSION AUTHORIZATION", "RESET ROLE", self._row(migration), *after)
         return batch.send(self._connection)

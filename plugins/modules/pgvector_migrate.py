@@ -13,7 +13,7 @@ version_added: 0.1.0
 description:
   - Runs the SQL files of a directory in the order of their versions, each exactly once, and remembers them in a table.
   - Each file runs in one transaction together with its row in that table, also when it carries its own
-    C(BEGIN; ... COMMIT;). The whole file is one message to the server.
+    C(BEGIN; ... COMMIT;). The file is one message to the server, but a statement with a variable goes alone.
   - A file with a statement that PostgreSQL refuses inside a transaction (such as C(CREATE INDEX CONCURRENTLY) or
     C(VACUUM)) runs statement by statement.
   - An applied file that was edited or deleted, and a new file below the highest applied version, are errors.

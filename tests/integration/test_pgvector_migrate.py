@@ -402,6 +402,18 @@ def test_password_variable_works_and_is_nowhere(bench: Bench, tmp_path_factory: 
     assert printed[0]["invocation"]["module_args"]["variables"] == "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
 
 
+def test_error_in_another_statement_does_not_log_the_password(bench: Bench) -> None:
+    role = f"logged_{bench.database}"
+    text = f"SELECT 1;\nCREATE ROLE {role} PASSWORD :'secret';\nALTER ROLE {role} PASSWORD :'secret';\nSELECT 1/0;"
+    bench.write({"0001_a.sql": text})
+    result = bench.run(variables={"secret": "canary-of-the-log"})
+    assert "0001_a.sql, line 4: division by zero" in result["msg"]
+    log = (bench.server.socket_dir / "log").read_text()
+    assert "SELECT 1/0" in log
+    assert "canary-of-the-log" not in log
+    assert bench.query(f"SELECT count(*) FROM pg_roles WHERE rolname = '{role}'") == [(0,)]
+
+
 def test_unknown_variable_is_named(bench18: Bench) -> None:
     bench18.write({"0001_a.sql": "SELECT 1;\nSELECT :'nope';"})
     assert "0001_a.sql, line 2: the variable 'nope' is not known" in bench18.run(check=True)["msg"]

@@ -18,19 +18,19 @@ FOREIGN = {
 }
 
 
-def test_baseline_adopts_a_database_once(bench: Bench) -> None:
-    bench.execute("CREATE TABLE a (x int)")
-    bench.write({**TWO, "0003_c.sql": "CREATE TABLE c (x int)"})
-    assert "baseline names the version '0009'" in bench.run(baseline="0009")["msg"]
-    planned = bench.run(check=True, baseline="0001")
-    assert not bench.exists("schema_migrations")
-    done = bench.run(baseline="0001")
+def test_baseline_adopts_a_database_once(bench18: Bench) -> None:
+    bench18.execute("CREATE TABLE a (x int)")
+    bench18.write({**TWO, "0003_c.sql": "CREATE TABLE c (x int)"})
+    assert "baseline names the version '0009'" in bench18.run(baseline="0009")["msg"]
+    planned = bench18.run(check=True, baseline="0001")
+    assert not bench18.exists("schema_migrations")
+    done = bench18.run(baseline="0001")
     assert done["baselined"] == planned["baselined"] == ["0001"], done
     assert (done["previous_version"], done["schema_version"]) == (None, "0003")
     assert done["diff"] == planned["diff"]
-    assert bench.ledger() == [("0001", "baseline"), ("0002", "applied"), ("0003", "applied")]
+    assert bench18.ledger() == [("0001", "baseline"), ("0002", "applied"), ("0003", "applied")]
     for baseline in ("0001", "0003"):
-        again = bench.run(baseline=baseline)
+        again = bench18.run(baseline=baseline)
         assert (again["changed"], again["baselined"]) == (False, [])
 
 

@@ -43,38 +43,40 @@ def test_verify_only_changes_nothing_and_fails_as_a_run_would(bench18: Bench) ->
     assert "were edited: 0001_a.sql" in bench18.run(verify_only=True)["msg"]
 
 
-def test_repeatable_runs_again_when_it_changes(bench: Bench) -> None:
-    bench.write({**TWO, "R__b.sql": "CREATE OR REPLACE VIEW v AS SELECT 1 AS x", "R__a.sql": "SELECT count(*) FROM b"})
-    first = bench.run()
+def test_repeatable_runs_again_when_it_changes(bench18: Bench) -> None:
+    bench18.write(
+        {**TWO, "R__b.sql": "CREATE OR REPLACE VIEW v AS SELECT 1 AS x", "R__a.sql": "SELECT count(*) FROM b"}
+    )
+    first = bench18.run()
     assert [entry["version"] for entry in first["applied"]] == ["0001", "0002", "R__a", "R__b"], first
     assert first["schema_version"] == "0002"
-    assert bench.run()["changed"] is False
-    bench.write({"R__b.sql": "CREATE OR REPLACE VIEW v AS SELECT 2 AS x"})
-    assert [entry["version"] for entry in bench.run(check=True)["pending"]] == ["R__b"]
-    again = bench.run()
+    assert bench18.run()["changed"] is False
+    bench18.write({"R__b.sql": "CREATE OR REPLACE VIEW v AS SELECT 2 AS x"})
+    assert [entry["version"] for entry in bench18.run(check=True)["pending"]] == ["R__b"]
+    again = bench18.run()
     assert [entry["version"] for entry in again["applied"]] == ["R__b"], again
-    assert bench.query("SELECT x FROM v") == [(2,)]
+    assert bench18.query("SELECT x FROM v") == [(2,)]
     assert (again["previous_version"], again["schema_version"]) == ("0002", "0002")
-    assert bench.run()["changed"] is False
-    bench.write({"0003_c.sql": "SELECT 1"})
-    assert bench.run()["schema_version"] == "0003"
+    assert bench18.run()["changed"] is False
+    bench18.write({"0003_c.sql": "SELECT 1"})
+    assert bench18.run()["schema_version"] == "0003"
 
 
-def test_repair_accepts_an_edit_with_its_reason(bench: Bench) -> None:
-    bench.write(TWO)
-    bench.run()
-    bench.write({"0001_a.sql": "CREATE TABLE a (x int) -- comment"})
-    assert "no reason" in bench.run(repair={"0001": " "})["msg"]
-    assert "repair names the version '8'" in bench.run(repair={"8": "x"})["msg"]
-    assert "were edited" in bench.run(repair={"0002": "x"})["msg"]
+def test_repair_accepts_an_edit_with_its_reason(bench18: Bench) -> None:
+    bench18.write(TWO)
+    bench18.run()
+    bench18.write({"0001_a.sql": "CREATE TABLE a (x int) -- comment"})
+    assert "no reason" in bench18.run(repair={"0001": " "})["msg"]
+    assert "repair names the version '8'" in bench18.run(repair={"8": "x"})["msg"]
+    assert "were edited" in bench18.run(repair={"0002": "x"})["msg"]
     for check in (True, False):
-        result = bench.run(check=check, repair={"1": "only a comment"})
+        result = bench18.run(check=check, repair={"1": "only a comment"})
         assert (result["changed"], result["repaired"], result["applied"]) == (True, ["0001"], []), result
-    assert bench.query("SELECT version, reason, repaired_by FROM schema_migrations_repairs") == [
+    assert bench18.query("SELECT version, reason, repaired_by FROM schema_migrations_repairs") == [
         ("0001", "only a comment", "postgres")
     ]
     for repair in ({}, {"0001": "only a comment"}):
-        assert bench.run(repair=repair)["changed"] is False
+        assert bench18.run(repair=repair)["changed"] is False
 
 
 def test_resume_goes_on_with_the_reached_statement(bench: Bench) -> None:
@@ -94,19 +96,19 @@ def test_resume_goes_on_with_the_reached_statement(bench: Bench) -> None:
     assert bench.run(resume=True)["changed"] is False
 
 
-def test_rehearsal_finds_the_error_and_leaves_nothing(bench: Bench) -> None:
-    bench.write({**TWO, "0003_c.sql": "BEGIN; INSERT INTO b VALUES (1); COMMIT", "0004_v.sql": "VACUUM a"})
-    result = bench.run(rehearse=True)
+def test_rehearsal_finds_the_error_and_leaves_nothing(bench18: Bench) -> None:
+    bench18.write({**TWO, "0003_c.sql": "BEGIN; INSERT INTO b VALUES (1); COMMIT", "0004_v.sql": "VACUUM a"})
+    result = bench18.run(rehearse=True)
     assert result["changed"] is False, result
     assert [entry["version"] for entry in result["rehearsed"]] == ["0001", "0002", "0003"]
     assert len(result["pending"]) == 4
     assert "Not rehearsed, because they run outside of a transaction: 0004_v.sql" in str(result["warnings"])
-    bench.write({"0005_bad.sql": "SELECT 1;\nSELECT * FROM nowhere"})
-    result = bench.run(rehearse=True)
+    bench18.write({"0005_bad.sql": "SELECT 1;\nSELECT * FROM nowhere"})
+    result = bench18.run(rehearse=True)
     assert '0005_bad.sql, line 2: relation "nowhere" does not exist' in result["msg"]
     assert (result["changed"], result["failed_migration"]["version"]) == (False, "0005")
-    assert not bench.exists("schema_migrations")
-    assert not bench.exists("a")
+    assert not bench18.exists("schema_migrations")
+    assert not bench18.exists("a")
 
 
 def test_settings_do_not_leak_inside_of_a_rehearsal(bench18: Bench) -> None:

@@ -114,6 +114,12 @@ def fingerprint(host: Host) -> str:
     return str(done.stdout)
 
 
+def current_release(host: Host) -> str:
+    """The id that the link "current" points to; the folder of the releases is closed to ordinary users."""
+    target: str = host.check_output("sudo readlink /srv/verisphere/current")
+    return target.rpartition("/")[2]
+
+
 def in_postgres(host: Host, query: str, database: str = "verisphere") -> str:
     """One value from the stack's database, over the container's local socket."""
     done = host.run("sudo docker exec verisphere_postgres psql -X -At -U postgres -d %s -c %s", database, query)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import INVENTORY, ROOT, Playbook, ask, fingerprint, in_postgres
+from conftest import INVENTORY, ROOT, Playbook, ask, current_release, fingerprint, in_postgres
 from testinfra.host import Host
 
 WEB = {"port": 8081, "health": {"path": "/ready"}}
@@ -139,13 +139,13 @@ def test_a_broken_migration_leaves_the_service_and_the_database_as_they_were(
         "CREATE TABLE half_done (a int);\nALTER TABLE no_such_table ADD COLUMN b int;\n"
     )
     containers = "sudo docker ps --no-trunc --format '{{.ID}} {{.Image}}'"
-    running, current = host.check_output(containers), host.file("/srv/verisphere/current").linked_to
+    running, current = host.check_output(containers), current_release(host)
     run = playbook("deploy", app_source={"path": str(source)})
     assert run.rc != 0
     for word in ("0003_broken.sql", "no_such_table", "was not started", "keep running"):
         assert word in run.words, run.output
     assert host.check_output(containers) == running
-    assert host.file("/srv/verisphere/current").linked_to == current
+    assert current_release(host) == current
     assert in_postgres(host, "SELECT to_regclass('half_done') IS NULL") == "t"
     assert in_postgres(host, "SELECT max(version) FROM schema_migrations WHERE state = 'applied'") == "0002"
     status, ready = ask(host, "/ready")

@@ -11,14 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import ADDRESS, ROOT, Playbook, ask, fingerprint, in_postgres
+from conftest import ADDRESS, ROOT, Playbook, ask, current_release, fingerprint, in_postgres
 from testinfra.host import Host
 
 COMPOSE_FILE = "ops/compose/docker-compose.yml"
 
 
 def test_the_service_is_healthy_ready_and_knows_its_release(host: Host) -> None:
-    release = host.file("/srv/verisphere/current").linked_to.rpartition("/")[2]
+    release = current_release(host)
     assert re.fullmatch(r"[0-9a-f]{12}", release)
     assert ask(host, "/health") == (200, {"ok": True, "release": release})
     status, ready = ask(host, "/ready")
@@ -64,7 +64,7 @@ def test_a_public_port_answers_from_outside_and_then_no_more(host: Host, playboo
 
 
 def test_the_env_file_is_for_root_only(host: Host) -> None:
-    release = host.file("/srv/verisphere/current").linked_to.rpartition("/")[2]
+    release = current_release(host)
     with host.sudo():
         file = host.file(f"/srv/verisphere/shared/{release}/.env")
         assert (file.user, file.group, file.mode) == ("root", "root", 0o600)
@@ -123,7 +123,7 @@ def test_a_new_release_is_deployed_and_the_store_is_left_alone(host: Host, playb
     before, claims = host.check_output(postgres), in_postgres(host, "SELECT count(*) FROM claims")
     run = playbook("deploy", app_source={"path": str(source)})
     assert run.rc == 0, run.output
-    release = host.file("/srv/verisphere/current").linked_to.rpartition("/")[2]
+    release = current_release(host)
     assert ask(host, "/health")[1]["release"] == release
     assert host.check_output(postgres) == before
     assert in_postgres(host, "SELECT count(*) FROM claims") == claims
@@ -195,7 +195,7 @@ def test_status_shows_services_health_schema_and_backup(host: Host, playbook: Pl
     assert fingerprint(host) == before
 
 
-def test_two_deploys_at_once_do_not_harm_each_other(host: Host, playbook: Playbook) -> None:
+def test_two_deploys_at_once_with_nothing_new_do_not_harm_each_other(host: Host, playbook: Playbook) -> None:
     with ThreadPoolExecutor(2) as pool:
         runs = list(pool.map(lambda _: playbook("deploy"), range(2)))
     assert [run.rc for run in runs] == [0, 0], runs[0].output + runs[1].output
