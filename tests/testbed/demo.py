@@ -178,7 +178,7 @@ def demo() -> None:
     with summary.step("status.yml"):
         playbook("status", "status")
     table = (LOG / "status.log").read_text()
-    print("\n" + "\n".join(line.strip('" ,') for line in table.splitlines() if "|" in line))
+    print("\n" + "\n".join(line.strip("\"' -") for line in table.splitlines() if "|" in line))
     summary.show()
     print(
         "\nLook around:\n"
