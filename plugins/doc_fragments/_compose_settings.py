@@ -30,8 +30,8 @@ options:
     default: {}
   required_ports:
     description:
-      - Container ports that the inventory needs published on a fixed port of the host, each under the name of the variable
-        that needs it, with the keys C(service) and C(port).
+      - Container ports that the inventory needs published on a fixed port of the host, each under the name of the
+        variable that needs it, with the keys C(service) and C(port).
     type: dict
     default: {}
 """

@@ -121,8 +121,9 @@ class Waiter:
             threading.Thread(target=self._poll, args=(progress,), daemon=True).start()
         with self._changed:
             while not self._over():
-                ends = [one.check.timeout for one in self.progress if one.state == "waiting" and one.check.timeout]
-                self._changed.wait(max(0.0, min([self.timeout, *ends]) - self._elapsed()))
+                elapsed = self._elapsed()
+                ends = [one.check.timeout for one in self.progress if not one.decided and one.check.timeout]
+                self._changed.wait(min([self.timeout, *(end for end in ends if end > elapsed)]) - elapsed)
             self._stop.set()
             self.elapsed = self._elapsed()
             if self._crash:
@@ -165,7 +166,10 @@ class Waiter:
             with self._changed:
                 if progress.decided or self._stop.is_set():
                     return
-                if progress.record(outcome, self._elapsed()):
+                changed = progress.record(outcome, self._elapsed())
+                # One more that holds does not wake the waiting thread, which would look at all of them each time.
+                broke = progress.decided or (progress.state == "waiting" and progress.attempts > 1)
+                if changed and (broke or all(one.settled for one in self.progress)):
                     self._changed.notify()
                 if progress.decided:
                     return

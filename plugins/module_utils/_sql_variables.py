@@ -58,6 +58,8 @@ def expand(text: str, variables: Mapping[str, str], file: str) -> Expanded:
 
     An unknown :name stays as it is (it may be an array slice). Raises InputError for an unknown :'name' or :"name".
     """
+    if ":" not in text:
+        return Expanded(text, ())
     parts: list[str] = []
     edits: list[tuple[int, int, int]] = []
     length = 0

@@ -123,9 +123,9 @@ def test_an_image_that_is_still_initialising(wait: Wait, tmp_path: Path) -> None
     started = _docker(
         "run", "--detach", network, "--name", name, "-p", f"127.0.0.1:{port}:5432", "-v", mount, *env, IMAGE
     )
-    assert started.returncode == 0, started.stderr
     login = {"login_port": port, "login_password": CANARY, "database": "app"}
     try:
+        assert started.returncode == 0, started.stderr
         deadline = time.monotonic() + 30
         while _docker("exec", name, "pg_isready", "-q", "-U", "postgres", "-d", "app").returncode != 0:
             assert time.monotonic() < deadline, _docker("logs", name).stderr

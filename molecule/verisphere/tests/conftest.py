@@ -61,7 +61,15 @@ class Playbook:
         """The argv of a run; variables go into a file, as secrets would."""
         path = self.folder / "variables.json"
         path.write_text(json.dumps(variables))
-        return ["ansible-playbook", "-i", str(inventory), f"playbooks/{name}.yml", "-e", f"@{path}", *arguments]
+        return [
+            "ansible-playbook",
+            "-i",
+            str(inventory),
+            name if name.endswith(".yml") else f"playbooks/{name}.yml",
+            "-e",
+            f"@{path}",
+            *arguments,
+        ]
 
     def __call__(self, name: str, *arguments: str, inventory: Path = INVENTORY, **variables: Any) -> Run:
         """Run to the end."""
