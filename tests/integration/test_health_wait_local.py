@@ -76,10 +76,12 @@ def test_file(wait: Wait, tmp_path: Path) -> None:
     """There, large and young enough, with the right content."""
     path = tmp_path / "marker"
     file = {"kind": "file", "path": str(path)}
-    threading.Timer(0.8, path.write_text, ["release abc\n"]).start()
+    assert "there is no" in _errors(wait(file))[0]
+    ready = tmp_path / "ready"
+    ready.write_text("release abc\n")
+    threading.Timer(0.8, ready.rename, [path]).start()  # it appears with its content
     result = wait({**file, "regex": "^release abc$", "min_bytes": 5, "max_age": 60}, timeout=20)
     assert not result.get("failed"), result["msg"]
-    assert "there is no" in result["checks"]["c1"]["last_error"]
     os.utime(path, (time.time() - 500, time.time() - 500))
     result = wait(
         {**file, "regex": "xyz"}, {**file, "min_bytes": 50}, {**file, "max_age": 60}, {**file, "expect": "down"}

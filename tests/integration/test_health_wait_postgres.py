@@ -88,7 +88,7 @@ def test_a_server_that_hangs(wait: Wait) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         result = wait({"database": "a", "login_port": port}, timeout=2.5)
-    assert 2.4 < result["elapsed"] < 4
+    assert 2.4 < result["elapsed"] < 9
     assert "c1: " in result["msg"]
 
 
