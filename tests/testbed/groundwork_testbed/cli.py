@@ -163,6 +163,8 @@ def stop(name: str) -> None:
 
 def down(state: State, *, purge: bool) -> None:
     """Remove what the test bed made."""
+    if purge and not answers() and shutil.which("dockerd"):
+        ensure_engine(state)  # only the engine itself can remove its images
     if answers():
         hosts.remove_all()
         stop_registry()
