@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import disks
 from support.modules import ModuleRunner
 from support.postgres import PostgresServer
 
@@ -358,15 +359,8 @@ def test_the_server_stops_in_the_middle(module: ModuleRunner, tmp_path_factory: 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 4 MiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "none", folder], check=False, capture_output=True, text=True
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"needs the right to mount a tmpfs: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with disks.small_disk(tmp_path / "small", "4m") as folder:
+        yield folder
 
 
 def test_the_disk_is_full(module: ModuleRunner, postgres16: PostgresServer, bulk: str, small_disk: Path) -> None:
