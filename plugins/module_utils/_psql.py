@@ -107,7 +107,7 @@ def fix_for(told: str) -> str:
 
 def major(version: str) -> int:
     """The major version of "16.9", "18beta1" and the like."""
-    return int(re.match(r"\d+", version)[0])  # type: ignore[index]
+    return int(re.match(r"\d+", version)[0])  # type: ignore[index]  # a version begins with a number
 
 
 def host_folder(bin_dir: str | None, server_major: int | None) -> Path:
@@ -174,7 +174,7 @@ class Session:
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout, self._stderr):
             try:
-                pipe.close()  # type: ignore[union-attr]
+                pipe.close()  # type: ignore[union-attr]  # a pipe was asked for
             except BrokenPipeError:
                 continue
 
@@ -186,15 +186,16 @@ class Session:
     def send(self, script: str) -> None:
         """Start statements; they run while the caller does something else, until receive()."""
         try:
+            # standard input is a pipe: it was asked for
             self._process.stdin.write(f"{script}\n\\echo {self._marker}\n".encode())  # type: ignore[union-attr]
-            self._process.stdin.flush()  # type: ignore[union-attr]
+            self._process.stdin.flush()  # type: ignore[union-attr]  # as above
         except BrokenPipeError:
             self._fail()
 
     def receive(self) -> list[str]:
         """The lines that the statements of the last send() printed, when they have ended."""
         lines: list[str] = []
-        for raw in self._process.stdout:  # type: ignore[union-attr]
+        for raw in self._process.stdout:  # type: ignore[union-attr]  # as above
             line = raw.decode(errors="replace").rstrip("\n")
             if line == self._marker:
                 return lines
