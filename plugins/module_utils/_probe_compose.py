@@ -13,16 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.groundwork.backend.plugins.module_utils import _exec
-from ansible_collections.groundwork.backend.plugins.module_utils._errors import CommandError, UnreachableError
 from ansible_collections.groundwork.backend.plugins.module_utils._probe import Asked, Outcome
 from ansible_collections.groundwork.backend.plugins.module_utils._probe_container import (
     ContainerProbe,
     Target,
-    docker_error,
     wanted,
-    worst,
 )
+from ansible_collections.groundwork.backend.plugins.module_utils._probe_container_state import worst
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "project": {"type": "str"},
@@ -43,19 +40,14 @@ class ComposeProbe(ContainerProbe):
 
     services: Sequence[str] = ()
     one_shots: Sequence[str] = ()
-    images: Sequence[str] = ()
     _unwell: list[str] = field(default_factory=list)
 
-    def attempt(self, seconds: float) -> Outcome:
+    def nobody(self) -> str:
+        """What to say when there is no container."""
+        return f"the project {self.target} has no container"
+
+    def judge_all(self, found: Sequence[Mapping[str, Any]]) -> Outcome:
         """Up when every service has a container and each one is up."""
-        try:
-            if missing := self._missing_image(seconds):
-                return Outcome("down", f"the image {missing} is not on this host", terminal=True)
-            found = self.target.inspect(seconds)
-        except (UnreachableError, CommandError) as error:
-            return Outcome("unknown", error.problem)
-        if not found:
-            return Outcome("down", f"the project {self.target} has no container", terminal=self.fail_fast)
         one_shots = {*self.one_shots, *completed_first(found)}
         outcomes = [self._outcome(one, one_shots) for one in found]
         blamed = [one.terminal for one in outcomes]
@@ -76,18 +68,6 @@ class ComposeProbe(ContainerProbe):
         outcome = self.judge(found, dataclasses.replace(self.wanted, one_shot=service_of(found) in one_shots))
         reason = outcome.reason.replace("one_shot is not set", "one_shots does not name it")
         return dataclasses.replace(outcome, reason=reason)
-
-    def _missing_image(self, seconds: float) -> str:
-        """The first image that Docker does not have; empty when all are there. Raises as Target.inspect() does."""
-        for image in self.images:
-            argv = ["docker", "image", "inspect", "--format", "{{.Id}}", image]
-            done = _exec.run(argv, timeout=seconds, check=False)
-            if done.rc != 0:
-                if "no such image" in done.stderr.lower():
-                    return image
-                raise docker_error(done.stderr)
-        self.images = ()
-        return ""
 
 
 def service_of(found: Mapping[str, Any]) -> str:
@@ -125,7 +105,7 @@ def build(asked: Asked) -> ComposeProbe:
         Target(None, asked.get("project"), None),
         wanted(asked),
         asked.get("fail_fast", False),
+        asked.get("images", []),
         services=services,
         one_shots=one_shots,
-        images=asked.get("images", []),
     )

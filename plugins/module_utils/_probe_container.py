@@ -8,7 +8,6 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from ansible_collections.groundwork.backend.plugins.module_utils import _exec
@@ -24,7 +23,12 @@ from ansible_collections.groundwork.backend.plugins.module_utils._probe import (
     Asked,
     Outcome,
     Probe,
-    ReleaseMatch,
+)
+from ansible_collections.groundwork.backend.plugins.module_utils._probe_container_state import (
+    Wanted,
+    judge,
+    seconds_since,
+    worst,
 )
 
 TARGET: dict[str, dict[str, Any]] = {
@@ -37,6 +41,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "one_shot": {"type": "bool"},
     "running_for": {"type": "float"},
     "max_restarts": {"type": "int"},
+    "images": {"type": "list", "elements": "str"},
     "release": RELEASE,
     "fail_fast": {"type": "bool"},
 }
@@ -91,16 +96,6 @@ class Target:
         return done.stdout.split()
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """When a container counts as up; the defaults are the documented ones."""
-
-    one_shot: bool = False
-    running_for: float = 3.0
-    max_restarts: int = 3
-    release: ReleaseMatch | None = None
-
-
 @dataclass
 class ContainerProbe(Probe):
     """Judges all containers of the target; remembers restart counts and how long it saw each one run."""
@@ -108,6 +103,7 @@ class ContainerProbe(Probe):
     target: Target
     wanted: Wanted
     fail_fast: bool
+    images: Sequence[str] = ()
     pause: float = 0.2
     _first_restarts: dict[str, int] = field(default_factory=dict)
     _first_seen: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -115,16 +111,38 @@ class ContainerProbe(Probe):
     def attempt(self, seconds: float) -> Outcome:
         """Up when there is a container and each one is up."""
         try:
+            if missing := self._missing_image(seconds):
+                return Outcome("down", f"the image {missing} is not on this host", terminal=True)
             found = self.target.inspect(seconds)
         except (UnreachableError, CommandError) as error:
             return Outcome("unknown", error.problem)
         if not found:
-            return Outcome("down", f"there is no container {self.target}", terminal=self.fail_fast)
+            return Outcome("down", self.nobody(), terminal=self.fail_fast)
+        return self.judge_all(found)
+
+    def nobody(self) -> str:
+        """What to say when there is no container."""
+        return f"there is no container {self.target}"
+
+    def judge_all(self, found: Sequence[Mapping[str, Any]]) -> Outcome:
+        """The outcome for what was found, at least one container."""
         return worst([self.judge(one, self.wanted) for one in found])
 
     def logs(self, lines: int) -> list[str]:
         """The containers' log."""
         return self.target.logs(lines)
+
+    def _missing_image(self, seconds: float) -> str:
+        """The first image that Docker does not have; empty when all are there. Raises as Target.inspect() does."""
+        for image in self.images:
+            argv = ["docker", "image", "inspect", "--format", "{{.Id}}", image]
+            done = _exec.run(argv, timeout=seconds, check=False)
+            if done.rc != 0:
+                if "no such image" in done.stderr.lower():
+                    return image
+                raise docker_error(done.stderr)
+        self.images = ()
+        return ""
 
     def judge(self, found: Mapping[str, Any], wanted: Wanted) -> Outcome:
         """The outcome for one container, with what earlier attempts saw of it."""
@@ -135,71 +153,6 @@ class ContainerProbe(Probe):
         now = time.monotonic()
         seen_for = now - self._first_seen.setdefault((found["Id"], started), now)
         return judge(found, wanted, new_restarts=restarts - first, ran_for=max(seen_for, seconds_since(started)))
-
-
-def worst(outcomes: Sequence[Outcome]) -> Outcome:
-    """The outcome that counts for all: one that ends the wait, else one that is not up."""
-    return next((one for one in outcomes if one.terminal), None) or next(
-        (one for one in outcomes if one.state != "up"), outcomes[0]
-    )
-
-
-def judge(found: Mapping[str, Any], wanted: Wanted, *, new_restarts: int, ran_for: float) -> Outcome:
-    """The outcome for one container from `docker container inspect`; pure.
-
-    new_restarts: by how much its restart count grew during the wait; ran_for: seconds since it was started.
-    """
-    state = found["State"]
-    status = str(state["Status"])
-    name = str(found["Name"]).lstrip("/")
-    loop = new_restarts >= wanted.max_restarts or (
-        status == "restarting" and found["RestartCount"] >= wanted.max_restarts
-    )
-    if loop:
-        told = f"{name} is in a restart loop: restarted {found['RestartCount']} times, exit code {state['ExitCode']}"
-        return Outcome("down", told, terminal=True, status="restarting")
-    if status == "running":
-        return _judge_running(found, wanted, name, ran_for)
-    if status in ("exited", "dead"):
-        return _judge_ended(found, wanted, name, status)
-    cannot_start = status == "created" and bool(state["Error"])
-    told = f"{name} is {status}" + (f": {state['Error']}" if state["Error"] else "")
-    starting = status in ("created", "restarting") and not cannot_start
-    return Outcome("unknown" if starting else "down", told, terminal=cannot_start, status=status)
-
-
-def _judge_running(found: Mapping[str, Any], wanted: Wanted, name: str, ran_for: float) -> Outcome:
-    health = found["State"].get("Health")
-    if wanted.one_shot:
-        return Outcome("unknown", f"{name} is still running, and is meant to end", status="running")
-    if health and health["Status"] != "healthy":
-        log = health.get("Log") or []
-        told = " ".join(last_lines(log[-1]["Output"], 3).split())[:300] if log else ""
-        reason = f"{name} is {health['Status']}" + (f": {told}" if told else "")
-        return Outcome("down" if health["Status"] == "unhealthy" else "unknown", reason, status=str(health["Status"]))
-    if not health and ran_for < wanted.running_for:
-        reason = f"{name} has no health check and runs for less than {wanted.running_for:g} seconds"
-        return Outcome("unknown", reason, status="running")
-    mismatch = wanted.release.mismatch(found) if wanted.release else ""
-    return Outcome("down" if mismatch else "up", mismatch, status="healthy" if health else "running")
-
-
-def _judge_ended(found: Mapping[str, Any], wanted: Wanted, name: str, status: str) -> Outcome:
-    state = found["State"]
-    code = state["ExitCode"]
-    if wanted.one_shot and status == "exited" and code == 0:
-        return Outcome("up", status=status)
-    why = f": {state['Error']}" if state["Error"] else " (out of memory)" if state["OOMKilled"] else ""
-    hint = ", and one_shot is not set" if code == 0 and status == "exited" else ""
-    policy = found["HostConfig"]["RestartPolicy"]["Name"] or "no"
-    # With always and unless-stopped it was stopped by somebody, who may be about to start it again.
-    terminal = status == "dead" or policy not in ("always", "unless-stopped")
-    return Outcome("down", f"{name} exited with {code}{why}{hint}", terminal=terminal, status=status)
-
-
-def seconds_since(stamp: str) -> float:
-    """Seconds since a time stamp of Docker (RFC 3339 with nanoseconds)."""
-    return (datetime.now(UTC) - datetime.fromisoformat(stamp)).total_seconds()
 
 
 def docker_error(stderr: str) -> GroundworkError:
@@ -248,4 +201,5 @@ def derive_name(given: Mapping[str, Any]) -> str:
 
 def build(asked: Asked) -> ContainerProbe:
     """The probe for the keys of one check. Raises InputError and DependencyError."""
-    return ContainerProbe(target(asked, "", asked.given), wanted(asked), asked.get("fail_fast", False))
+    one = target(asked, "", asked.given)
+    return ContainerProbe(one, wanted(asked), asked.get("fail_fast", False), asked.get("images", []))

@@ -24,7 +24,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils import (
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError
 from ansible_collections.groundwork.backend.plugins.module_utils._probe import Asked, Probe
-from ansible_collections.groundwork.backend.plugins.module_utils._probe_wait import Check
+from ansible_collections.groundwork.backend.plugins.module_utils._probe_progress import Check
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ COMMON: dict[str, dict[str, Any]] = {
     "log_container": {"type": "dict", "options": _probe_container.TARGET},
     "log_unit": {"type": "str"},
 }
+_DEFAULTS = {key: spec["default"] for key, spec in COMMON.items() if "default" in spec}
 
 
 def check_options() -> dict[str, Any]:
@@ -116,7 +117,10 @@ def check_options() -> dict[str, Any]:
 
 
 def plan(checks: Sequence[Mapping[str, Any]]) -> list[Check]:
-    """Checks that can be run, from the module's option. Raises InputError and DependencyError, before any waiting."""
+    """Checks that can be run, from dictionaries with the keys of check_options(); what is left out has its default.
+
+    Raises what _probe_wait.wait_for() raises before any waiting.
+    """
     if not checks:
         raise InputError("No checks are given.", fix="Name at least one check.")
     planned = [_one(position, given) for position, given in enumerate(checks, 1)]
@@ -130,8 +134,10 @@ def plan(checks: Sequence[Mapping[str, Any]]) -> list[Check]:
 
 
 def _one(position: int, options: Mapping[str, Any]) -> Check:
-    kind = KINDS[options["kind"]]
-    given = {key: value for key, value in options.items() if value is not None}
+    given = {**_DEFAULTS, **{key: value for key, value in options.items() if value is not None}}
+    kind = KINDS.get(given.get("kind", ""))
+    if kind is None:
+        raise InputError(f"Check number {position} has the kind {given.get('kind')!r}.", fix=f"Use {', '.join(KINDS)}.")
     own = {key: value for key, value in given.items() if key not in COMMON}
     missing = [key for key in kind.required if key not in own]
     name = given.get("name") or (f"number {position}" if missing else kind.derive_name(own))
@@ -145,9 +151,10 @@ def _one(position: int, options: Mapping[str, Any]) -> Check:
         raise asked.error(f"the kind {options['kind']} needs the key {missing[0]!r}.")
     _check_numbers(asked, given)
     probe = kind.build(asked)
-    logs = _logs(asked, options["kind"], given) or probe.logs
+    logs = _logs(asked, given["kind"], given) or probe.logs
     fields = ("expect", "optional", "timeout", "interval", "attempt_timeout", "stable_for", "consecutive")
-    return Check(name, options["kind"], probe, logs, **{key: options[key] for key in fields})
+    common: dict[str, Any] = {key: given[key] for key in fields if key in given}
+    return Check(name, given["kind"], probe, logs, **common)
 
 
 def _logs(asked: Asked, kind: str, given: Mapping[str, Any]) -> Callable[[int], list[str]] | None:

@@ -13,12 +13,14 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.groundwork.backend.plugins.module_utils import _postgres
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import GroundworkError, UnreachableError
-from ansible_collections.groundwork.backend.plugins.module_utils._ledger import Ledger
 from ansible_collections.groundwork.backend.plugins.module_utils._probe import Asked, Outcome, Probe, network_outcome
+
+if TYPE_CHECKING:
+    from ansible_collections.groundwork.backend.plugins.module_utils._ledger import Ledger
 
 require_psycopg = _postgres.require_psycopg
 
@@ -100,6 +102,9 @@ def derive_name(given: Mapping[str, Any]) -> str:
 
 def build(asked: Asked) -> PostgresProbe:
     """The probe for the keys of one check. Raises InputError."""
+    # Loading it takes longer than most checks, and those of other kinds do without.
+    from ansible_collections.groundwork.backend.plugins.module_utils._ledger import Ledger  # noqa: PLC0415
+
     login: dict[str, Any] = {"login_host": "127.0.0.1", "login_user": "postgres", "ssl_mode": "prefer"}
     login |= {key: value for key, value in asked.given.items() if key in _postgres.login_options()["argument_spec"]}
     host = str(login["login_host"])

@@ -11,13 +11,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.groundwork.backend.plugins.module_utils._probe import Asked, Outcome, Probe, network_outcome
+from ansible_collections.groundwork.backend.plugins.module_utils._probe import (
+    RELEASE,
+    Asked,
+    Outcome,
+    Probe,
+    ReleaseMatch,
+    network_outcome,
+)
+from ansible_collections.groundwork.backend.plugins.module_utils._probe_owner import owners
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "host": {"type": "str"},
     "port": {"type": "int"},
     "send": {"type": "str"},
     "regex": {"type": "str"},
+    "release": RELEASE,
     "fail_fast": {"type": "bool"},
 }
 _READ_LIMIT = 1 << 16
@@ -31,6 +40,7 @@ class TcpProbe(Probe):
     port: int
     send: bytes
     pattern: re.Pattern[str] | None
+    release: ReleaseMatch | None
     fail_fast: bool
 
     def attempt(self, seconds: float) -> Outcome:
@@ -40,9 +50,20 @@ class TcpProbe(Probe):
         try:
             with socket.create_connection((self.host, self.port), timeout=seconds) as connection:
                 connection.sendall(self.send)
-                return self._read(connection, end) if self.pattern else Outcome("up")
+                outcome = self._read(connection, end) if self.pattern else Outcome("up")
+                mismatch = self._mismatch(connection.getpeername()[0]) if outcome.state == "up" else ""
+                return Outcome("down", mismatch) if mismatch else outcome
         except OSError as error:
             return network_outcome(error, where, seconds, fail_fast=self.fail_fast)
+
+    def _mismatch(self, address: str) -> str:
+        """Why a process that listens is not of the wanted release; empty when all are."""
+        if not self.release:
+            return ""
+        found = owners(address, self.port)
+        if not found:
+            return f"which process of this host listens on {address}:{self.port} cannot be told"
+        return next(filter(None, map(self.release.mismatch, found)), "")
 
     def _read(self, connection: socket.socket, end: float) -> Outcome:
         assert self.pattern is not None  # noqa: S101 - for the type checker: attempt() asks
@@ -76,5 +97,6 @@ def build(asked: Asked) -> TcpProbe:
         asked.port("port", 0),
         asked.get("send", "").encode(),
         asked.pattern("regex", asked.get("regex")) if asked.get("regex") else None,
+        asked.release(),
         asked.get("fail_fast", False),
     )

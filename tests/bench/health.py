@@ -2,6 +2,8 @@
 # Copyright: groundwork.backend contributors
 """How soon health_wait tells that a process answers, what 200 checks cost, and how soon a crash loop is told.
 
+Compose is measured on a test-bed host (files/health_on_host.py), which is started and stopped here.
+
 Every trial starts the module (ours or the peer) as Ansible does on a host, in a process of its own, and a web server
 that begins to answer a random while later. Start-up is what a run on a server that answers already takes. The module
 uri is repeated once a second, as until does with delay: 1.
@@ -10,6 +12,7 @@ uri is repeated once a second, as until does with delay: 1.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import random
 import shutil
@@ -17,6 +20,8 @@ import socket
 import statistics
 import subprocess
 import sys
+import tarfile
+import tempfile
 import threading
 import time
 import uuid
@@ -26,11 +31,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import ansible
+
 from bench.figures import Figure
 
 TRIALS = 100
 ENDPOINTS = 200
 REPEATS = 5
+HOST, ADDRESS = "bench-health", "198.18.0.107"
 _LAUNCH = """
 import json, runpy, sys
 from ansible.utils.collection_loader._collection_finder import _AnsibleCollectionFinder
@@ -77,7 +85,7 @@ class _Server(ThreadingHTTPServer):
 
 
 def measure(root: Path) -> list[Figure]:
-    """The container figure needs a Docker Engine with the image redis:7-alpine of the test bed."""
+    """Needs the test bed's engine and registry with the images redis:7-alpine and python:3.13-slim."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=500)
     threading.Thread(target=_serve_for_ever, args=(listener,), daemon=True).start()
     answering = listener.getsockname()[1]
@@ -104,7 +112,7 @@ def measure(root: Path) -> list[Figure]:
         Figure(f"wait for {ENDPOINTS} endpoints", "s", many, "1 endpoint", one, 1.5),
         Figure(f"memory with {ENDPOINTS} checks", "MiB", memory, "60 MiB", 60.0, 1.0),
     ]  # fmt: skip
-    return figures + _crash_loop(root)
+    return [*figures, *_crash_loop(root), *_beside_compose(root)]
 
 
 def _start(root: Path, module: str, arguments: Mapping[str, Any]) -> subprocess.Popen[str]:
@@ -183,20 +191,12 @@ def _endpoints(root: Path, url: str) -> tuple[float, float, float]:
 def _crash_loop(root: Path) -> list[Figure]:
     """Seconds of the whole task, for a container that crashes at once; started just before."""
     if not shutil.which("docker"):
-        raise SystemExit("Docker is needed: python3 tests/testbed up redis:7-alpine")
+        raise SystemExit("Docker is needed: python3 tests/testbed up redis:7-alpine python:3.13-slim")
     spent = []
     for _ in range(REPEATS):
         name = f"gw-bench-{uuid.uuid4().hex[:8]}"
-        argv = [
-            "docker",
-            "run",
-            "--detach",
-            "--name",
-            name,
-            "--network=none",
-            "--restart=always",
-            "--entrypoint=/bin/sh",
-        ]
+        argv = ["docker", "run", "--detach", "--name", name, "--network=none", "--restart=always"]
+        argv += ["--entrypoint=/bin/sh"]
         subprocess.run([*argv, "redis:7-alpine", "-c", "exit 3"], check=True, capture_output=True)
         try:
             spent.append(_seconds(root, _OURS, {"timeout": 60, "checks": [{"kind": "container", "container": name}]}))
@@ -204,3 +204,55 @@ def _crash_loop(root: Path) -> list[Figure]:
             with suppress(subprocess.CalledProcessError):
                 subprocess.run(["docker", "rm", "--force", name], check=True, capture_output=True)
     return [Figure("report of a crash-looping container", "s", round(statistics.median(spent), 2), "3 s", 3.0, 1.0)]
+
+
+def _beside_compose(root: Path) -> list[Figure]:
+    """Both on one host, on the same containers."""
+    testbed = [sys.executable, str(root / "tests" / "testbed"), "host"]
+    start = [*testbed, "start", HOST, "--os", "debian13-docker", "--address", ADDRESS, "--fresh"]
+    started = subprocess.run(start, cwd=root, check=True, capture_output=True, text=True).stdout
+    host = json.loads(started.splitlines()[-1])
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            known = f"UserKnownHostsFile={folder}/known"
+            ssh = ["ssh", "-q", "-i", host["private_key"], "-o", "StrictHostKeyChecking=accept-new", "-o", known]
+            ssh += [f"{host['user']}@{ADDRESS}", "sudo"]
+            unpack = "mkdir -p /srv/bench && tar -x -C /srv/bench"
+            subprocess.run([*ssh, "sh", "-c", f"'{unpack}'"], input=_payload(root), check=True)
+            run = [*ssh, "python3", "/srv/bench/health_on_host.py", str(TRIALS // 4)]
+            found = json.loads(subprocess.run(run, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    finally:
+        subprocess.run([*testbed, "stop", HOST], cwd=root, check=True, capture_output=True)
+    seconds = {name: round(value, 3) for name, value in found["answering"].items()}
+    what = "from answering to returned, in a container"
+    peer = "compose up --wait"
+    figures = [
+        Figure(f"{what}: http", "s", seconds["http"], peer, seconds["compose"]),
+        Figure(f"{what}: container", "s", seconds["container"], peer, seconds["compose"]),
+    ]
+    for key, told in (("crashing", "no health check"), ("crashing_with_health", "health check")):
+        ours, theirs = found[key]["container"], found[key]["compose"]
+        if 0 in ours["statuses"]:
+            raise SystemExit(f"health_wait said that a crash-looping container is well: {found}")
+        wrong = " (says that it is well)" if 0 in theirs["statuses"] else ""
+        name = f"report of a crash-looping container, {told}"
+        figures.append(Figure(name, "s", round(ours["seconds"], 2), peer + wrong, round(theirs["seconds"], 2)))
+    return figures
+
+
+def _payload(root: Path) -> bytes:
+    """A tar of what Ansible sends to a host with the module, and of the measurement."""
+    ours = Path("ansible_collections/groundwork/backend/plugins")
+    parts = {
+        Path("ansible/module_utils"): Path(ansible.__file__).parent / "module_utils",
+        Path("ansible/release.py"): Path(ansible.__file__).with_name("release.py"),
+        ours / "module_utils": root / "plugins" / "module_utils",
+        ours / "modules": root / "plugins" / "modules",
+        Path("health_on_host.py"): Path(__file__).parent / "files" / "health_on_host.py",
+    }
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, source in parts.items():
+            archive.add(source, str(name), filter=lambda item: None if "__pycache__" in item.name else item)
+        archive.addfile(tarfile.TarInfo("ansible/__init__.py"))  # empty, as in what Ansible sends
+    return out.getvalue()

@@ -10,6 +10,8 @@ import re
 import socket
 import socketserver
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fastapi
 import pytest
@@ -51,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/hang":
             time.sleep(30)
         if self.path == "/elsewhere":
-            answers["/elsewhere"] = (302, {"Location": self.server.elsewhere}, "")  # type: ignore[attr-defined]
+            answers["/elsewhere"] = (302, {"Location": str(getattr(self.server, "elsewhere", ""))}, "")
         status, headers, text = answers.get(self.path.split("?", maxsplit=1)[0], (404, {}, "no such page"))
         data = text.encode()
         self.send_response(status)
@@ -76,12 +78,20 @@ class _Server(ThreadingHTTPServer):
     elsewhere = ""
 
 
+class _TlsServer(_Server):
+    def handle_error(self, *arguments: object) -> None:
+        """Refused handshakes are what is tested."""
+
+
 class _UnixServer(socketserver.ThreadingUnixStreamServer):
     pass
 
 
+_AnyServer = TypeVar("_AnyServer", bound=socketserver.BaseServer)
+
+
 @contextmanager
-def _serve(server: socketserver.BaseServer) -> Iterator[socketserver.BaseServer]:
+def _serve(server: _AnyServer) -> Iterator[_AnyServer]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
@@ -139,11 +149,10 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 @pytest.fixture(scope="module")
 def tls_port(certificates: Certificates) -> Iterator[int]:
     """The port of a server with a certificate of the own CA."""
-    server = _Server(("127.0.0.1", 0), _Handler)
+    server = _TlsServer(("127.0.0.1", 0), _Handler)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates.chain)
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # refused handshakes are what is tested
     with _serve(server):
         yield server.server_address[1]
 
@@ -272,7 +281,7 @@ def test_tcp_up_is_not_http_up(wait: Wait) -> None:
             """Say nothing, and close."""
 
     with _serve(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Closes)) as server:
-        port = server.server_address[1]  # type: ignore[index]
+        port = server.server_address[1]
         result = wait(
             {"name": "port", "kind": "tcp", "port": port},
             {"name": "greeting", "kind": "tcp", "port": port, "regex": "ready"},
@@ -295,7 +304,7 @@ def test_tcp_send_and_expect(wait: Wait, url: str) -> None:
             time.sleep(0.5)
 
     with _serve(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Ping)) as server:
-        port = server.server_address[1]  # type: ignore[index]
+        port = server.server_address[1]
         ping = {"kind": "tcp", "host": "localhost", "port": port, "attempt_timeout": 0.3}
         result = wait(
             {**ping, "send": "PING\r\n", "regex": "^.PONG"}, {**ping, "send": "HO\n", "regex": "x"}, timeout=1
@@ -303,6 +312,23 @@ def test_tcp_send_and_expect(wait: Wait, url: str) -> None:
     assert result["unmet"] == ["c2"]
     assert result["checks"]["c1"]["body"] == "+PONG\r\n"
     assert "did not come in time" in result["checks"]["c2"]["last_error"]
+
+
+def test_an_old_process_that_still_owns_the_port(wait: Wait, tmp_path: Path) -> None:
+    """It answers as the new one would; its working directory tells that it is another release."""
+    old, new, port = tmp_path / "old", tmp_path / "new", free_port()
+    argv = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)]
+    web = {"url": f"http://127.0.0.1:{port}/"}
+    owner = {"kind": "tcp", "port": port, "release": {"field": "cwd", "equals": str(new)}}
+    for folder in (old, new):
+        folder.mkdir()
+        with subprocess.Popen(argv, cwd=folder, stderr=subprocess.DEVNULL) as process:
+            assert not wait(web, timeout=30).get("failed")
+            result = wait(web, owner, timeout=1)
+            process.kill()
+        told = "" if folder == new else f'c2: another release answers: cwd is "{old}", expected "{new}"'
+        assert told in result.get("msg", "")
+        assert result["unmet"] == (["c2"] if told else [])
 
 
 def test_refused_and_unresolvable(wait: Wait) -> None:
@@ -413,7 +439,7 @@ def test_secrets_are_masked_everywhere(wait: Wait, url: str) -> None:
 def test_secrets_do_not_follow_a_redirect_to_another_server(wait: Wait, web: _Server, url: str) -> None:
     """The other server sees neither headers nor credentials."""
     with _serve(_Server(("127.0.0.1", 0), _Handler)) as other:
-        web.elsewhere = f"http://127.0.0.1:{other.server_address[1]}/echo"  # type: ignore[index]
+        web.elsewhere = f"http://127.0.0.1:{other.server_address[1]}/echo"
         result = wait(
             {
                 "url": f"{url}/elsewhere",
@@ -441,6 +467,16 @@ def test_200_checks_at_once(wait: Wait, url: str) -> None:
     assert "seconds: odd: status 503" in result["msg"]
 
 
+def test_the_invocation_shows_only_what_was_given(wait: Wait, url: str) -> None:
+    """And the defaults, but not the keys of all other kinds; also on failure, and with secrets masked."""
+    common = {"expect", "optional", "interval", "attempt_timeout", "stable_for", "consecutive"}
+    for path in ("health", "busy"):
+        result = wait({"url": f"{url}/{path}", "bearer": "canary-token"}, timeout=0.3)
+        (shown,) = result["invocation"]["module_args"]["checks"]
+        assert set(shown) == common | {"kind", "name", "url", "bearer"}
+        assert "canary-token" not in result["_printed"]
+
+
 def test_sigterm_ends_it(module: ModuleRunner) -> None:
     """No thread keeps the process."""
     port = free_port()
@@ -459,6 +495,9 @@ def test_bad_input_ends_before_any_waiting(module: ModuleRunner, tmp_path: Path)
     assert result["msg"].startswith("Check 'web': the kind tcp has no key 'jmespath'.")
     result = module("health_wait", {"checks": [{"kind": "smtp"}]})
     assert "value of kind must be one of: http, tcp, container, " in result["msg"]
+    result = module("health_wait", {"checks": [{"kind": "tcp", "port": 1, "interval": "30s"}]})
+    assert "'interval'" in result["msg"]
+    assert "float" in result["msg"]
     result = module("health_wait", {"checks": [{"kind": "tcp", "port": 1}], "timeout": 0})
     assert result["msg"].startswith("timeout is 0.")
     (tmp_path / "jmespath.py").write_text("raise ImportError")

@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -217,6 +219,66 @@ def test_release_of_a_container(container: Start, wait: Wait) -> None:
     assert 'another release answers: Config.Labels.release is "old", expected "new"' in result["msg"]
     result = wait({**check, "release": {**release, "equals": "old"}})
     assert not result.get("failed"), result["msg"]
+
+
+def test_release_by_container_id(container: Start, wait: Wait) -> None:
+    """A service that still runs in the old container is not the new one."""
+    old = _docker("inspect", "--format", "{{.Id}}", container("sleep 60", service="rolled"))
+    service = {"project": RUN, "service": "rolled", "running_for": 0.1}
+    result = wait({**service, "release": {"field": "Id", "equals": "0" * 64}}, timeout=1)
+    assert f'another release answers: Id is "{old}"' in result["msg"]
+    result = wait({**service, "release": {"field": "Id", "equals": old}})
+    assert not result.get("failed"), result["msg"]
+
+
+def test_unhealthy_may_recover(container: Start, wait: Wait) -> None:
+    """Trap 23: the first unhealthy is not the end of the wait."""
+    health = ("--health-interval=300ms", "--health-retries=1", "--health-cmd=cat /tmp/ready")
+    name = container("until [ -e /tmp/go ]; do sleep 0.1; done; : > /tmp/ready; sleep 60", *health)
+    early = wait({"container": name}, timeout=2)
+    assert early["checks"]["c1"]["state"] == "timeout"
+    assert early["checks"]["c1"]["status"] == "unhealthy"
+    late = threading.Timer(1.0, lambda: _docker("exec", name, "/bin/sh", "-c", ": > /tmp/go"))
+    late.start()
+    result = wait({"container": name}, timeout=30)
+    late.join()
+    assert not result.get("failed"), result["msg"]
+    assert "is unhealthy" in result["checks"]["c1"]["last_error"]
+
+
+def test_a_missing_image_ends_the_wait_for_a_container(wait: Wait, image: str) -> None:
+    """Docker does not tell why there is no container, so that the image has to be named."""
+    check = {"name": "app", "container": f"{RUN}-nobody", "images": [image, f"{RUN}:absent"]}
+    result = wait(check, timeout=60)
+    assert result["checks"]["app"]["state"] == "failed"
+    assert f"app: the image {RUN}:absent is not on this host" in result["msg"]
+
+
+def test_a_user_who_may_not_use_the_socket(image: str, root: Path) -> None:
+    """Through Ansible as nobody, with the engine's own socket: one sentence, before any waiting."""
+    become: dict[str, str] = {"ansible_become_user": "nobody", "ansible_become_method": "sudo"}
+    if os.geteuid() == 0:
+        become |= {"ansible_become_method": "su", "ansible_become_flags": "-s /bin/sh"}
+    checks = [{"kind": "tcp", "port": 1}, {"kind": "container", "container": "web"}]
+    argv = [
+        str(Path(sys.executable).with_name("ansible")),
+        "-i",
+        "localhost,",
+        "localhost",
+        "-c",
+        "local",
+        "--one-line",
+    ]
+    argv += ["--become", "-e", json.dumps(become), "-m", "groundwork.backend.health_wait"]
+    done = subprocess.run(
+        [*argv, "-a", json.dumps({"timeout": 60, "checks": checks})],
+        cwd=root, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    result = json.loads(done.stdout.split("=> ", 1)[1])
+    assert result["msg"] == (
+        "Docker's socket may not be used by this user. Run with become, or add the user to the group docker."
+    )
+    assert "elapsed" not in result
 
 
 def test_log_of_the_container_behind_an_http_check(container: Start, wait: Wait) -> None:

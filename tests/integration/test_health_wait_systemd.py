@@ -152,8 +152,9 @@ def test_release_by_working_directory(wait: Wait, ansible: Callable[..., tuple[i
 
 
 def test_missing_libraries_are_named_before_any_waiting(wait: Wait) -> None:
-    """A bare Debian has neither of them, and no Docker."""
+    """A bare Debian has none of them, and no Docker."""
     for kind, package in (({"kind": "postgres", "database": "a"}, "python3-psycopg"),
+                          ({"kind": "mongo"}, "python3-pymongo"),
                           ({"kind": "container", "container": "a"}, "the docker role")):  # fmt: skip
         result = wait(kind, timeout=60)
         assert "elapsed" not in result

@@ -4,15 +4,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from ansible_collections.groundwork.backend.plugins.module_utils._errors import GroundworkError, InputError
+from ansible_collections.groundwork.backend.plugins.module_utils._errors import GroundworkError, InputError, StateError
 from ansible_collections.groundwork.backend.plugins.module_utils._probe import Asked, Masker, Outcome, Probe, same
 from ansible_collections.groundwork.backend.plugins.module_utils._probe_kinds import (
     COMMON,
@@ -20,12 +22,9 @@ from ansible_collections.groundwork.backend.plugins.module_utils._probe_kinds im
     check_options,
     plan,
 )
-from ansible_collections.groundwork.backend.plugins.module_utils._probe_wait import (
-    Check,
-    Progress,
-    Waiter,
-    failure_line,
-)
+from ansible_collections.groundwork.backend.plugins.module_utils._probe_progress import Check, Progress
+from ansible_collections.groundwork.backend.plugins.module_utils._probe_wait import failure_line, wait_for
+from ansible_collections.groundwork.backend.plugins.module_utils._probe_waiter import Waiter, pause
 
 UP, DOWN, UNKNOWN = Outcome("up"), Outcome("down", "not yet"), Outcome("unknown", "nobody tells")
 DEAD = Outcome("down", "dead", terminal=True)
@@ -81,6 +80,70 @@ def test_an_attempt_that_hangs_does_not_hold_up_the_deadline() -> None:
     assert 0.2 <= waiter.elapsed < 1
     assert (found["a"].state, found["a"].attempts) == ("timeout", 0)
     assert "no attempt came to an end" in failure_line([found["a"]], 1, waiter.elapsed)
+
+
+def test_attempts_that_hang_do_not_hold_up_other_checks() -> None:
+    """However many they are, and again and again."""
+    hanging = [_check(f"hangs {number}", UP, took=60, optional=True, timeout=1.0) for number in range(40)]
+    _, found = _wait(*hanging, _check("a", DOWN, DOWN, UP, consecutive=3), timeout=20)
+    assert (found["a"].state, found["hangs 0"].attempts) == ("ok", 0)
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "checks", "expected"),
+    [(0.0, 1, 0.005), (0.0, 200, 0.02), (2.0, 1, 0.1), (40.0, 1, 2.0), (400.0, 1, 3.0), (400.0, 200, 3.0)],
+)
+def test_attempts_are_frequent_first_and_an_interval_apart_later(elapsed: float, checks: int, expected: float) -> None:
+    """Many checks make each one a little less frequent."""
+    assert pause(dataclasses.replace(_check("a", UP), interval=3.0), elapsed, checks) == pytest.approx(expected)
+
+
+def test_a_slow_check_is_tried_again_while_the_others_rest() -> None:
+    """The threads that have nothing to do for long see what the last one puts back."""
+    rare = [_check(f"rare {number}", UP, took=0.2) for number in range(8)]
+    for check in rare:
+        check.probe.pause = 60.0
+    rare = [dataclasses.replace(check, interval=60.0) for check in rare]
+    _, found = _wait(*rare, _check("a", UP, took=0.6, consecutive=3), timeout=20)
+    assert found["a"].state == "ok"
+
+
+def test_many_checks_at_once() -> None:
+    """Each gets its turn until all hold."""
+    _, found = _wait(*[_check(str(number), DOWN, UP, took=0.01) for number in range(200)], timeout=60)
+    assert {one.state for one in found.values()} == {"ok"}
+    assert all(one.attempts >= 2 for one in found.values())
+
+
+def test_wait_for_takes_what_a_user_writes(tmp_path: Path) -> None:
+    """What is left out has its default; a failure has the module's result as its details."""
+    (tmp_path / "there").touch()
+    there = {"name": "there", "kind": "file", "path": str(tmp_path / "there"), "max_age": None}
+    absent = {"name": "absent", "kind": "file", "path": str(tmp_path / "absent")}
+    result = wait_for([there, {**absent, "optional": True}], timeout=10.0)
+    assert result["unmet"] == ["absent"]
+    assert result["checks"]["there"]["state"] == "ok"
+    with pytest.raises(StateError, match=r"^1 of 2 checks failed after 0\.\d seconds: absent: there is no ") as error:
+        wait_for([there, absent], timeout=0.2)
+    assert set(error.value.details) == {"checks", "elapsed", "unmet", "logs"}
+    assert error.value.details["checks"]["absent"]["state"] == "timeout"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"checks": [{"kind": "smtp"}]}, "Check number 1 has the kind 'smtp'"),
+        ({"checks": [{"name": "a"}]}, "Check number 1 has the kind None"),
+        ({"checks": [{"kind": "tcp", "port": 1}], "timeout": 0.0}, "timeout is 0"),
+        ({"checks": [{"kind": "tcp", "port": 1}], "timeout": float("nan")}, "timeout is nan"),
+        ({"checks": [{"kind": "tcp", "port": 1}], "log_lines": -1}, "log_lines is -1"),
+    ],
+)
+def test_wait_for_refuses_bad_input(arguments: dict[str, Any], told: str) -> None:
+    """Before any waiting."""
+    with pytest.raises(InputError) as error:
+        wait_for(**arguments)
+    assert told in str(error.value)
 
 
 def test_the_timeout_of_one_check_ends_the_wait() -> None:

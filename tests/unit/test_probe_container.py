@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import StateError, UnreachableError
-from ansible_collections.groundwork.backend.plugins.module_utils._probe_container import (
+from ansible_collections.groundwork.backend.plugins.module_utils._probe_container import docker_error
+from ansible_collections.groundwork.backend.plugins.module_utils._probe_container_state import (
     Wanted,
-    docker_error,
     judge,
     seconds_since,
 )

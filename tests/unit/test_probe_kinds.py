@@ -71,7 +71,7 @@ def test_the_examples_of_the_guide_are_accepted(root: Path, monkeypatch: pytest.
     found: list[list[dict[str, Any]]] = []
     for block in map(yaml.safe_load, blocks):
         found.append(block[0]["groundwork.backend.health_wait"]["checks"] if "kind" not in block[0] else block)
-    assert len(found) == 7
+    assert len(found) == 8
     for checks in found:
         options = _probe_kinds.check_options()
         _probe_kinds.plan([{**{key: spec.get("default") for key, spec in options.items()}, **one} for one in checks])
