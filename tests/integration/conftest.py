@@ -5,16 +5,23 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.alembic_project import Project
+from support.docker_host import DockerHost, testbed
 from support.migrations import Bench
 from support.modules import ModuleRunner
 from support.postgres import PostgresServer
+from support.postgres_container import ContainerServer, need_image
+from support.rolling import Rolling, prepare
 
+PG17_IMAGE = "pgvector/pgvector:pg17"
 _names = itertools.count(1)
 
 
@@ -36,6 +43,17 @@ def postgres16() -> Iterator[PostgresServer]:
 def postgres18() -> Iterator[PostgresServer]:
     """PostgreSQL 18 with pgvector."""
     yield from _serve(18)
+
+
+@pytest.fixture(scope="session")
+def postgres17(root: Path) -> Iterator[ContainerServer]:
+    """PostgreSQL 17 with pgvector 0.8.0, in a container that publishes no port."""
+    need_image(root, PG17_IMAGE)
+    folder = Path(tempfile.mkdtemp(prefix="gw-pg17-", dir="/tmp"))
+    server = ContainerServer.run(PG17_IMAGE, folder)
+    yield server
+    server.remove()
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(params=[16, 18], ids=["pg16", "pg18"])
@@ -65,3 +83,46 @@ def bench18(module: ModuleRunner, postgres18: PostgresServer, tmp_path: Path) ->
     name = f"one_{next(_names)}"
     postgres18.create_database(name)
     return Bench(module, postgres18, name, tmp_path)
+
+
+@pytest.fixture
+def bench17(module: ModuleRunner, postgres17: ContainerServer, tmp_path: Path) -> Bench:
+    """Migrations on PostgreSQL 17, whose pgvector has known faults."""
+    name = f"seventeen_{next(_names)}"
+    postgres17.create_database(name)
+    return Bench(module, postgres17, name, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def docker_host(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerHost]:
+    """A Debian host with an engine of its own, on which modules run through Ansible."""
+    if not shutil.which("docker") or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
+        told = "no Docker Engine answers (start one: python3 tests/testbed up)"
+        if os.environ.get("CI"):
+            pytest.fail(told)
+        pytest.skip(told)
+    yield DockerHost.start(root, "integration", "198.18.0.106", tmp_path_factory.mktemp("docker-host"))
+    testbed(root, "host", "stop", "integration")
+
+
+@pytest.fixture
+def project(module: ModuleRunner, postgres18: PostgresServer, tmp_path: Path) -> Project:
+    """A project that uses Alembic, with a database, for what does not depend on the server's version."""
+    name = f"alembic_{next(_names)}"
+    postgres18.create_database(name)
+    return Project(module, postgres18, name, tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def app_host(docker_host: DockerHost) -> DockerHost:
+    """The Debian host, with the image of a small web service."""
+    prepare(docker_host)
+    return docker_host
+
+
+@pytest.fixture
+def stack(app_host: DockerHost) -> Iterator[Rolling]:
+    """A stack with one rolled service, of which nothing runs."""
+    rolling = Rolling(app_host, "shop")
+    yield rolling
+    rolling.clean()
