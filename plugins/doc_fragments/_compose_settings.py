@@ -34,4 +34,13 @@ options:
         variable that needs it, with the keys C(service) and C(port).
     type: dict
     default: {}
+  rolled_services:
+    description:
+      - The web services whose new replicas run beside the old ones for a while, behind a proxy. Their ports on the host
+        are chosen for them, so that the compose file may leave these to the engine.
+      - They cannot share another network (C(network_mode)), have an address of their own in it, or be in
+        O(public_ports).
+    type: list
+    elements: str
+    default: []
 """

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: groundwork.backend contributors
-"""What a stack's compose files say, whether the settings fit them, and the production override that is layered on top.
+"""What a stack's compose files say, and whether the settings fit them.
 
 The model is built from ``docker compose config --format json`` (from_config) or, where no engine is there yet, from
 the files themselves (_compose_files.py). Everything here but compose_config() is pure.
@@ -19,7 +19,6 @@ from ansible_collections.groundwork.backend.plugins.module_utils._exec import ru
 LOOPBACK = "127.0.0.1"
 UNKNOWN_PORT = 0  # a container port that stands in a variable
 _ANYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
-RELEASE_VARIABLE = "APP_RELEASE"
 RELEASE_LABEL = "org.groundwork.release"
 
 
@@ -43,7 +42,14 @@ class Service:
     container_name: str = ""
     restart: str = ""
     logging: bool = False
-    host_network: bool = False
+    network_mode: str = ""
+    fixed_address: bool = False
+    replicas: int = 1
+
+    @property
+    def host_network(self) -> bool:
+        """Whether it shares the host's network, where nothing is published."""
+        return self.network_mode == "host"
 
 
 @dataclass(frozen=True)
@@ -62,12 +68,14 @@ class Settings:
     public_ports:      service -> container ports that stay reachable from outside
     required_services: the variable that names a service -> that service
     required_ports:    the variable that needs a published port -> {"service", "port"}
+    rolled_services:   the web services whose new replicas run beside the old ones for a while
     """
 
     web_services: Mapping[str, int] = field(default_factory=dict)
     public_ports: Mapping[str, Sequence[int]] = field(default_factory=dict)
     required_services: Mapping[str, str] = field(default_factory=dict)
     required_ports: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    rolled_services: Sequence[str] = ()
 
 
 def settings_options() -> dict[str, dict[str, Any]]:
@@ -78,6 +86,7 @@ def settings_options() -> dict[str, dict[str, Any]]:
             "public_ports": {"type": "dict", "default": {}},
             "required_services": {"type": "dict", "default": {}},
             "required_ports": {"type": "dict", "default": {}},
+            "rolled_services": {"type": "list", "elements": "str", "default": []},
         }
     }
 
@@ -98,6 +107,7 @@ def settings_from(params: Mapping[str, Any]) -> Settings:
             variable: {"service": needed["service"], "port": _port_number(f"{variable}.port", needed["port"])}
             for variable, needed in params["required_ports"].items()
         },
+        params["rolled_services"],
     )
 
 
@@ -130,11 +140,27 @@ def from_config(config: Mapping[str, Any]) -> Model:
                 container_name=service.get("container_name") or "",
                 restart=service.get("restart") or "",
                 logging=bool(service.get("logging")),
-                host_network=service.get("network_mode") == "host",
+                network_mode=service.get("network_mode") or "",
+                fixed_address=has_fixed_address(service.get("networks")),
+                replicas=replicas(service),
             )
             for name, service in (config.get("services") or {}).items()
         }
     )
+
+
+def replicas(service: Mapping[str, Any]) -> int:
+    """How many containers the service has: ``scale`` or ``deploy.replicas`` of the parsed configuration, else 1."""
+    for found in (service.get("scale"), (service.get("deploy") or {}).get("replicas")):
+        if found is not None:
+            return int(found)
+    return 1
+
+
+def has_fixed_address(networks: Any) -> bool:
+    """Whether the service's networks: give its container an address of its own, which only one container can have."""
+    entries = networks.values() if isinstance(networks, Mapping) else ()
+    return any(entry.get(key) for entry in entries if entry for key in ("ipv4_address", "ipv6_address", "mac_address"))
 
 
 def problems(model: Model, settings: Settings) -> list[str]:
@@ -160,7 +186,11 @@ def problems(model: Model, settings: Settings) -> list[str]:
     for name, port in settings.web_services.items():
         variable = f"app_web_services.{name}"
         if not missing(variable, name):
-            found += _port_problems(model.services[name], port, f"{variable}.port", fixed=True)
+            rolled = name in settings.rolled_services
+            found += _port_problems(model.services[name], port, f"{variable}.port", fixed=not rolled)
+    for name in settings.rolled_services:
+        if not missing(f"app_web_services.{name}", name):
+            found += rolling_problems(model.services[name], bool(settings.public_ports.get(name)))
     for name, ports in settings.public_ports.items():
         variable = f"app_public_ports.{name}"
         if not missing(variable, name):
@@ -173,6 +203,25 @@ def require_fit(model: Model, settings: Settings) -> None:
     """Raise InputError with all problems() in one message."""
     if found := problems(model, settings):
         raise InputError(" ".join(found))
+
+
+def rolling_problems(service: Service, public: bool = False) -> list[str]:
+    """Why two sets of replicas of the service cannot run side by side behind a proxy; empty when they can."""
+    found = []
+    if service.network_mode and service.network_mode != "bridge":
+        found.append(f"it has network_mode: {service.network_mode}, with which no port of its own can be published")
+    elif not service.ports:
+        found.append("it publishes no port, so that a proxy could not reach it")
+    if service.fixed_address:
+        found.append("its networks: give it an address of its own, which only one container can have")
+    if service.replicas < 1:
+        found.append(f"its number of replicas is {service.replicas}")
+    if public:
+        found.append("app_public_ports lists it, and its ports change with each release")
+    if not found:
+        return []
+    told = f"The service {service.name!r} cannot be rolled: {' and '.join(found)}."
+    return [f"{told} Correct that, or set app_services.{service.name}.rollout to recreate."]
 
 
 def _port_problems(service: Service, port: int, variable: str, *, fixed: bool) -> Iterable[str]:
@@ -190,71 +239,6 @@ def _port_problems(service: Service, port: int, variable: str, *, fixed: bool) -
             f"{variable} is {port}, and the service {service.name!r} publishes it on a port that the engine chooses. "
             f'Give it a fixed one in the compose file, such as "{port}:{port}".'
         )
-
-
-def image_name(project: str, service: str, release: str) -> str:
-    """The image of a built service: one tag for each release, so that the previous one stays for the way back."""
-    return f"{project}/{service.lower()}:{release}"
-
-
-def production_override(
-    model: Model, settings: Settings, *, project: str, release: str, logging: Mapping[str, Any] | None = None
-) -> dict[str, dict[str, Any]]:
-    """What production needs on top of the user's files: service -> keys; what replaces instead of merging is _Tagged.
-
-    Published ports are bound to 127.0.0.1 unless the compose file binds them to an address itself or public_ports lists
-    them; web services lose their fixed container_name, so that a second replica can start, and learn their release.
-    Services that the inventory names are restarted unless the compose file says otherwise; others may be one-shots.
-    """
-    override: dict[str, dict[str, Any]] = {}
-    stores = {needed["service"] for needed in settings.required_ports.values()}
-    kept = {*settings.web_services, *settings.required_services.values(), *stores}
-    for name, service in sorted(model.services.items()):
-        keys: dict[str, Any] = {}
-        if service.ports:
-            public = set(settings.public_ports.get(name, ()))
-            keys["ports"] = _Tagged("!override", [_bound(port, port.target in public) for port in service.ports])
-        if service.built:
-            keys["image"] = image_name(project, name, release)
-        if service.built or name in settings.web_services:
-            keys["environment"] = {RELEASE_VARIABLE: release}
-            keys["labels"] = {RELEASE_LABEL: release}
-        if name in settings.web_services and service.container_name:
-            keys["container_name"] = _Tagged("!reset", None)
-        if name in kept and not service.restart:
-            keys["restart"] = "unless-stopped"
-        if logging and not service.logging:
-            keys["logging"] = dict(logging)
-        if keys:
-            override[name] = keys
-    return override
-
-
-def endpoints(model: Model) -> dict[str, dict[str, dict[str, Any]]]:
-    """service -> container port (as text) -> {"host", "port"} to reach it from the host itself."""
-    found: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in model.services}
-    for name, service in model.services.items():
-        for port in service.ports:
-            if port.published.isdigit():  # the first of several is as good as any
-                at = {"host": reachable(port.host_ip), "port": int(port.published)}
-                found[name].setdefault(str(port.target), at)
-    return found
-
-
-def render_override(override: Mapping[str, Mapping[str, Any]]) -> str:
-    """The override as YAML: a line for each key, its value in JSON (which is YAML), with compose's merge tags."""
-    lines = [
-        "# Written by groundwork.backend from the compose files and the inventory; changes here are lost.",
-        "services:",
-    ]
-    for name, keys in override.items():
-        lines.append(f"  {json.dumps(name)}:")
-        for key, value in keys.items():
-            tag, plain = (f"{value.tag} ", value.value) if isinstance(value, _Tagged) else ("", value)
-            lines.append(f"    {key}: {tag}{json.dumps(plain, sort_keys=True)}")
-    if not override:
-        lines[-1] = "services: {}"
-    return "\n".join(lines) + "\n"
 
 
 def compose_argv(project: str, directory: str, files: Sequence[str], env_files: Sequence[str]) -> list[str]:
@@ -286,24 +270,6 @@ def compose_config(project: str, directory: str, files: Sequence[str], env_files
     return config
 
 
-@dataclass(frozen=True)
-class _Tagged:
-    """A value with one of compose's merge tags: !override replaces a list, !reset removes a key."""
-
-    tag: str
-    value: Any
-
-
 def reachable(host_ip: str) -> str:
     """Where the host itself reaches a port that is bound to *host_ip*."""
     return LOOPBACK if host_ip in _ANYWHERE else host_ip
-
-
-def _bound(port: Port, public: bool) -> dict[str, Any]:
-    bound: dict[str, Any] = {"target": port.target, "protocol": port.protocol, "mode": "ingress"}
-    if port.published:
-        bound["published"] = port.published
-    host_ip = port.host_ip if public else reachable(port.host_ip)
-    if host_ip:
-        bound["host_ip"] = host_ip
-    return bound

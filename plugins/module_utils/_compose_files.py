@@ -13,7 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.groundwork.backend.plugins.module_utils._compose import UNKNOWN_PORT, Model, Port, Service
+from ansible_collections.groundwork.backend.plugins.module_utils._compose import (
+    UNKNOWN_PORT,
+    Model,
+    Port,
+    Service,
+    has_fixed_address,
+)
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import DependencyError, InputError, os_errors
 
 # Compose's interpolation: $$ is a dollar sign; ${NAME}, ${NAME:?text} and $NAME need a value; - and + bring their own.
@@ -31,7 +37,7 @@ def read_compose_files(root: Path, names: Iterable[str]) -> tuple[Model, set[str
     needed: set[str] = set()
     complete = True
     for name in names:
-        document = _load(root, name)
+        document = load_compose_file(root, name)
         complete = complete and "include" not in document
         for service, keys in (document.get("services") or {}).items():
             if not isinstance(keys, Mapping):
@@ -45,7 +51,8 @@ def read_compose_files(root: Path, names: Iterable[str]) -> tuple[Model, set[str
     return Model({name: _service(name, parts) for name, parts in services.items()}, complete), needed
 
 
-def _load(root: Path, name: str) -> Mapping[str, Any]:
+def load_compose_file(root: Path, name: str) -> Mapping[str, Any]:
+    """A compose file with every scalar left as text. Raises InputError that names the file."""
     yaml = _yaml()
     path = root / name
     if not path.is_file():
@@ -96,7 +103,16 @@ def _loader(yaml: Any) -> Any:
 
 def _service(name: str, parts: list[Mapping[str, Any]]) -> Service:
     ports = [port for keys in parts for entry in _list(keys.get("ports")) for port in parse_port(name, entry)]
-    return Service(name=name, ports=tuple(ports), built=any("build" in keys for keys in parts))
+    if any("extends" in keys for keys in parts):  # whatever ports the other service has
+        ports.append(Port(UNKNOWN_PORT, _UNKNOWN))
+    modes = [str(keys["network_mode"]) for keys in parts if keys.get("network_mode")]
+    return Service(
+        name=name,
+        ports=tuple(ports),
+        built=any("build" in keys for keys in parts),
+        network_mode=modes[-1] if modes and "$" not in modes[-1] else "",
+        fixed_address=any(has_fixed_address(keys.get("networks")) for keys in parts),
+    )
 
 
 def _list(value: Any) -> list[Any]:

@@ -18,6 +18,9 @@ description:
     E(APP_RELEASE), label C(org.groundwork.release)), limits logs where nothing else is set, takes a fixed
     C(container_name) off web services, and restarts the services that the settings name unless the compose file says
     otherwise.
+  - Each container port of the O(rolled_services) is published at O(bind_address) on as many ports of O(port_range) as
+    the service has replicas. Those that containers of this release already have are kept, else the lowest ones are
+    taken that follow each other, that nothing listens on, and that no container of the host is configured with.
 extends_documentation_fragment:
   - groundwork.backend._compose_settings
 attributes:
@@ -29,7 +32,9 @@ attributes:
     description: Shows the override before and after. It holds no value of the env file.
   idempotent:
     support: full
-    description: The same files and settings give the same override.
+    description:
+      - The same files and settings give the same override. The ports of O(rolled_services) stay the same as long as
+        there are containers of the release.
 options:
   project:
     description: The name of the compose project.
@@ -57,6 +62,14 @@ options:
     description: The override file to write. Its folder must exist.
     type: path
     required: true
+  bind_address:
+    description: The address of the host at which the O(rolled_services) are reached by the proxy.
+    type: str
+    default: 127.0.0.1
+  port_range:
+    description: The ports of the host from which the O(rolled_services) get theirs, first and last.
+    type: str
+    default: 20000-20999
   logging:
     description: The C(logging) of services that set none. An empty mapping leaves it to the engine.
     type: dict
@@ -73,6 +86,7 @@ EXAMPLES = r"""
     env_files: [/srv/verisphere/shared/3f9c0d1e2a4b/.env]
     dest: /srv/verisphere/shared/3f9c0d1e2a4b/override.yml
     web_services: {semantic-dedupe: 8081}
+    rolled_services: [semantic-dedupe]
   register: override
 
 - name: Show where the service answers
@@ -96,29 +110,52 @@ images:
   returned: success
   sample: {semantic-dedupe: "verisphere/semantic-dedupe:3f9c0d1e2a4b"}
 endpoints:
-  description: For each service and container port (as text), the C(host) and C(port) to reach it from the host itself.
+  description:
+    - For each service and container port (as text), the C(host) and C(port) to reach it from the host itself.
+    - For a rolled service the first of its ports.
   type: dict
   returned: success
   sample: {postgres: {"5432": {host: 127.0.0.1, port: 5432}}}
+rolled:
+  description:
+    - For each rolled service the number of its C(replicas), and C(ports) with the ports of the host for each container
+      port (as text, with C(/udp) behind it when it is not TCP).
+  type: dict
+  returned: success
+  sample: {semantic-dedupe: {replicas: 2, ports: {"8081": [20000, 20001]}}}
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.groundwork.backend.plugins.module_utils._artifact import write_file
 from ansible_collections.groundwork.backend.plugins.module_utils._compose import (
+    Model,
     compose_config,
-    endpoints,
     from_config,
-    image_name,
-    production_override,
-    render_override,
     require_fit,
     settings_from,
     settings_options,
 )
+from ansible_collections.groundwork.backend.plugins.module_utils._compose_override import (
+    endpoints,
+    image_name,
+    production_override,
+    render_override,
+)
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import os_errors
 from ansible_collections.groundwork.backend.plugins.module_utils._module import Context, run_module
+from ansible_collections.groundwork.backend.plugins.module_utils._ports import (
+    assign_ports,
+    check_address,
+    held_ports,
+    listening_ports,
+    parse_range,
+    taken_ports,
+)
+from ansible_collections.groundwork.backend.plugins.module_utils._rollout import read_replica
+from ansible_collections.groundwork.backend.plugins.module_utils._rollout_engine import inspect_all
 
 
 def execute(context: Context) -> dict[str, Any]:
@@ -131,8 +168,18 @@ def execute(context: Context) -> dict[str, Any]:
     for name, service in model.services.items():
         if service.host_network:
             context.warn(f"The service {name} uses network_mode: host; what it listens on is not bound to 127.0.0.1.")
+    address, rolled = params["bind_address"], {}
+    if settings.rolled_services:
+        address = check_address(address)
+        rolled = _assigned(model, settings.rolled_services, params)
     override = production_override(
-        model, settings, project=params["project"], release=params["release"], logging=params["logging"]
+        model,
+        settings,
+        project=params["project"],
+        release=params["release"],
+        logging=params["logging"],
+        rolled=rolled,
+        bind_address=address,
     )
     after = render_override(override)
     dest = Path(params["dest"])
@@ -146,9 +193,20 @@ def execute(context: Context) -> dict[str, Any]:
         "dest": str(dest),
         "services": sorted(model.services),
         "images": {name: image_name(params["project"], name, params["release"]) for name in built},
-        "endpoints": endpoints(model),
+        "endpoints": endpoints(model, rolled, address),
+        "rolled": {name: {"replicas": model.services[name].replicas, "ports": rolled[name]} for name in rolled},
         "diff": {"before": before, "after": after, "before_header": str(dest), "after_header": str(dest)},
     }
+
+
+def _assigned(model: Model, services: Sequence[str], params: Mapping[str, Any]) -> dict[str, dict[str, list[int]]]:
+    """The ports of the rolled services."""
+    ports = parse_range(params["port_range"])
+    containers = inspect_all()
+    listening = listening_ports()
+    own = [one for one in map(read_replica, containers) if one.project == params["project"]]
+    held = held_ports(own, params["release"], listening)
+    return assign_ports(model, services, held, taken_ports(containers, listening), ports)
 
 
 def main() -> None:
@@ -162,6 +220,8 @@ def main() -> None:
             "files": {"type": "list", "elements": "path", "required": True},
             "env_files": {"type": "list", "elements": "path", "default": []},
             "dest": {"type": "path", "required": True},
+            "bind_address": {"type": "str", "default": "127.0.0.1"},
+            "port_range": {"type": "str", "default": "20000-20999"},
             "logging": {"type": "dict", "default": {}},
             **settings_options()["argument_spec"],
         },

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: groundwork.backend contributors
-"""make demo: a bare Debian 13 host becomes the VeriSphere stack, running, migrated and backed up."""
+"""make demo: a bare Debian 13 host becomes the VeriSphere stack: running, migrated, deployed under load, backed up."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import re
-import socket
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ INVENTORY = "inventories/demo"
 LOG = ROOT / "build" / "demo"
 HOST = "demo"
 ADDRESS = "198.18.0.100"
+PROXY = f"http://{ADDRESS}"
 SSH = [
     "ssh", "-i", "build/testbed/ssh/id_ed25519", "-o", "UserKnownHostsFile=build/testbed/ssh/known_hosts",
     "-o", "BatchMode=yes", f"debian@{ADDRESS}",
@@ -88,27 +90,6 @@ def playbook(name: str, log: str, *arguments: str) -> dict[str, int]:
     return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", recap[-1])}
 
 
-@contextlib.contextmanager
-def tunnel(port: int) -> Iterator[str]:
-    """An SSH tunnel to a port of the host's own loopback: the service is not reachable from outside."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        local = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [*SSH[:-1], "-N", "-o", "ExitOnForwardFailure=yes", "-L", f"127.0.0.1:{local}:127.0.0.1:{port}", SSH[-1]],
-        cwd=ROOT,
-    )
-    try:
-        for _ in range(100):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", local), timeout=1):
-                break
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{local}"
-    finally:
-        process.terminate()
-        process.wait()
-
-
 def ask(url: str, body: dict[str, Any] | None = None) -> Any:
     """GET, or POST with a JSON body; returns the JSON answer. Raises DemoError."""
     data = None if body is None else json.dumps(body).encode()
@@ -122,20 +103,52 @@ def ask(url: str, body: dict[str, Any] | None = None) -> Any:
 
 def post_claims(seen: list[str]) -> None:
     """Use the service: three claims, one of them a near duplicate."""
-    with tunnel(8081) as base:
-        print(f"    GET /ready -> {json.dumps(ask(f'{base}/ready'))}")
-        answers = []
-        for text in CLAIMS:
-            answers.append(ask(f"{base}/claims", {"text": text}))
-            print(f"    POST /claims {json.dumps(text)} -> {json.dumps(answers[-1])}")
-        duplicates = [answer["duplicate"] for answer in answers]
-        if duplicates[1] is not True or duplicates[2] is not False:
-            raise DemoError(
-                f"The second claim repeats the first and the third does not, and the answers say {duplicates}."
-            )
-        similar = ask(f"{base}/claims/{answers[0]['claim_id']}/similar?limit=2")
-        print(f"    GET /claims/{answers[0]['claim_id']}/similar -> {json.dumps(similar)}")
+    print(f"    GET /ready -> {json.dumps(ask(f'{PROXY}/ready'))}")
+    answers = []
+    for text in CLAIMS:
+        answers.append(ask(f"{PROXY}/claims", {"text": text}))
+        print(f"    POST /claims {json.dumps(text)} -> {json.dumps(answers[-1])}")
+    duplicates = [answer["duplicate"] for answer in answers]
+    if duplicates[1] is not True or duplicates[2] is not False:
+        raise DemoError(f"The second claim repeats the first and the third does not, and the answers say {duplicates}.")
+    similar = ask(f"{PROXY}/claims/{answers[0]['claim_id']}/similar?limit=2")
+    print(f"    GET /claims/{answers[0]['claim_id']}/similar -> {json.dumps(similar)}")
     seen.append(f"{len(CLAIMS)} claims posted, the near duplicate was found")
+
+
+@contextlib.contextmanager
+def load(seen: list[str]) -> Iterator[None]:
+    """Requests from wrk on the host's own loopback, all the time; says how many there were and how many failed."""
+    run("wrk-install", *SSH, "sudo apt-get update -qq && sudo apt-get install -qq --no-install-recommends wrk")
+    start = "nohup wrk --threads 1 --connections 8 --duration 300s --timeout 10s http://127.0.0.1/ready >wrk.log 2>&1 &"
+    run("wrk-start", *SSH, f"sh -c {shlex.quote(start)}")
+    yield
+    report = run("wrk", *SSH, "pkill -INT wrk; while pgrep -x wrk >/dev/null; do sleep 0.1; done; cat wrk.log")
+    requests = re.search(r"(\d+) requests in", report)
+    errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", report)
+    refused = re.search(r"Non-2xx or 3xx responses: (\d+)", report)
+    failed = sum(map(int, errors.groups())) if errors else 0
+    failed += int(refused[1]) if refused else 0
+    if not requests or failed:
+        raise DemoError(f"{failed} requests failed while the release changed:\n{report}")
+    seen.append(f"{requests[1]} requests meanwhile, {failed} failed")
+
+
+def change_release(seen: list[str]) -> None:
+    """A new release, and back again, while requests come in."""
+    source = LOG / "source"
+    shutil.rmtree(source, ignore_errors=True)
+    shutil.copytree(ROOT / "examples" / "verisphere", source)
+    (source / "services" / "semantic_dedupe" / "NEWS").write_text("A new release.\n")
+    before = ask(f"{PROXY}/health")["release"]
+    with load(seen):
+        playbook("deploy", "deploy-new", "-e", json.dumps({"app_source": {"path": str(source)}}))
+        new = ask(f"{PROXY}/health")["release"]
+        playbook("rollback", "rollback")
+    after = ask(f"{PROXY}/health")["release"]
+    if new == before or after != before:
+        raise DemoError(f"Release {before} served, then {new}, then {after}.")
+    seen.insert(0, f"{before} -> {new} -> {after}")
 
 
 def demo() -> None:
@@ -169,6 +182,8 @@ def demo() -> None:
                 raise DemoError(
                     f"{name}.yml changed {recap['changed']} things in its second run; see build/demo/{name}-again.log."
                 )
+    with summary.step("deploy.yml and rollback.yml under load") as seen:
+        change_release(seen)
     with summary.step("backup.yml") as seen:
         playbook("backup", "backup")
         listing = run(
@@ -183,7 +198,7 @@ def demo() -> None:
     print(
         "\nLook around:\n"
         f"  {' '.join(SSH)}\n"
-        "  sudo docker ps;  sudo ls -l /srv/verisphere /var/backups/verisphere;  curl http://127.0.0.1:8081/ready\n"
+        "  sudo docker ps;  sudo ls -l /srv/verisphere /var/backups/verisphere;  curl http://127.0.0.1/ready\n"
         "  The output of each step is in build/demo/.\n"
         "Clean up:  make demo-down (this host)  or  make testbed-down (all of the test bed)"
     )

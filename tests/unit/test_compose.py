@@ -15,14 +15,16 @@ from ansible_collections.groundwork.backend.plugins.module_utils._compose import
     Port,
     Service,
     Settings,
-    endpoints,
     from_config,
     problems,
-    production_override,
-    render_override,
     settings_from,
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._compose_files import parse_port, read_compose_files
+from ansible_collections.groundwork.backend.plugins.module_utils._compose_override import (
+    endpoints,
+    production_override,
+    render_override,
+)
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError
 
 # Recorded from docker compose config --format json (2.26.1), shortened.
@@ -98,6 +100,61 @@ def test_web_services_can_have_a_second_replica_and_know_their_release() -> None
     assert web["labels"] == {"org.groundwork.release": "abc"}
     assert web["image"] == "v/web:abc"
     assert web["restart"] == "unless-stopped"
+
+
+ROLLED = {"web": {"8081": [20000, 20001], "9000": [20002, 20003]}}
+
+
+def test_the_ports_of_a_rolled_service_are_those_that_it_was_given() -> None:
+    settings = Settings(web_services={"web": 8081}, rolled_services=["web"])
+    services = override_of(settings, rolled=ROLLED, bind_address="10.0.0.5")
+    _tag, ports = services["web"]["ports"]
+    told = [(port["target"], port["published"], port["host_ip"]) for port in ports]
+    assert told == [(8081, "20000-20001", "10.0.0.5"), (9000, "20002-20003", "10.0.0.5")]
+    at = endpoints(from_config(CONFIG), ROLLED, "10.0.0.5")
+    assert at["web"] == {"8081": {"host": "10.0.0.5", "port": 20000}, "9000": {"host": "10.0.0.5", "port": 20002}}
+    assert at["postgres"] == {"5432": {"host": "127.0.0.1", "port": 5432}}
+
+
+def test_a_rolled_service_may_leave_its_port_to_the_engine() -> None:
+    model = Model({"web": Service("web", (Port(80),))})
+    assert problems(model, Settings(web_services={"web": 80}, rolled_services=["web"])) == []
+
+
+@pytest.mark.parametrize(
+    ("service", "words"),
+    [
+        (Service("web", network_mode="host"), "it has network_mode: host"),
+        (Service("web"), "it publishes no port"),
+        (Service("web", (Port(80, "80"),), fixed_address=True), "an address of its own"),
+        (Service("web", (Port(80, "80"),), replicas=0), "its number of replicas is 0"),
+    ],
+)
+def test_services_that_cannot_be_rolled(service: Service, words: str) -> None:
+    [sentence] = problems(Model({"web": service}), Settings(rolled_services=["web"]))
+    assert words in sentence
+    assert "app_services.web.rollout" in sentence
+
+
+def test_a_rolled_service_has_no_public_port() -> None:
+    settings = Settings(public_ports={"web": [80]}, rolled_services=["web"])
+    [sentence] = problems(Model({"web": Service("web", (Port(80, "80"),))}), settings)
+    assert "app_public_ports lists it" in sentence
+
+
+def test_networks_of_compose_files_that_keep_a_service_from_rolling(tmp_path: Path) -> None:
+    text = """
+        services:
+          a: {network_mode: "service:b"}
+          b: {networks: {inner: {ipv4_address: 10.9.0.2}}}
+          c: {networks: [inner]}
+          d: {networks: {inner: }}
+          e: {network_mode: "${MODE:-host}"}
+        """
+    model, _needed = read_compose_files(tmp_path, [write(tmp_path, text)])
+    assert model.services["a"].network_mode == "service:b"
+    assert model.services["e"].network_mode == ""
+    assert [name for name, service in model.services.items() if service.fixed_address] == ["b"]
 
 
 def test_stores_are_left_alone_so_that_a_release_does_not_restart_them() -> None:
@@ -179,7 +236,7 @@ def test_a_port_in_a_variable_is_left_to_the_hosts_compose() -> None:
 
 def test_a_single_public_port_needs_no_list() -> None:
     asked = {"web_services": {}, "public_ports": {"web": 443}, "required_services": {}, "required_ports": {}}
-    assert settings_from(asked).public_ports == {"web": [443]}
+    assert settings_from({**asked, "rolled_services": []}).public_ports == {"web": [443]}
 
 
 def test_stores_are_restarted_and_one_shots_are_not() -> None:
@@ -230,6 +287,7 @@ def test_files_are_layered_and_needed_variables_found(tmp_path: Path) -> None:
 def test_include_and_extends_make_the_model_incomplete(tmp_path: Path, text: str) -> None:
     model, _needed = read_compose_files(tmp_path, [write(tmp_path, text)])
     assert not model.complete
+    assert not [one for one in problems(model, Settings(web_services={"a": 80})) if "'a' publishes" in one]
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,15 @@ def test_hosts_have_nothing_that_a_bare_debian_does_not_have() -> None:
         assert not {"docker.io", "rsync", "iptables", "curl", "git"} & set(host_rootfs(os_name).packages)
 
 
+def test_a_ready_host_is_the_bare_one_and_what_the_roles_install() -> None:
+    bare, ready = host_rootfs("debian13"), host_rootfs("debian13-docker")
+    assert set(bare.packages) < set(ready.packages)
+    assert {"docker.io", "docker-compose", "docker-buildx", "rsync", "python3-psycopg"} <= set(ready.packages)
+    assert ready.customize.startswith(bare.customize)
+    assert ready.recipe(settings()) != bare.recipe(settings())
+    assert ready.tag(settings()).startswith("groundwork-testbed/host-debian13-docker:")
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

@@ -27,7 +27,7 @@ from .errors import TestbedError
 from .inventory import render_inventory
 from .machine import root_prefix, run, step
 from .registry import ensure_registry, holds, push, pusher, stop_registry
-from .rootfs import Settings, base_rootfs, ensure_all, ensure_rootfs, host_rootfs
+from .rootfs import READY_PACKAGES, Settings, base_rootfs, ensure_all, ensure_rootfs, host_rootfs
 from .standins import STANDINS
 from .standins.model import ensure_standin
 from .state import State, default_root
@@ -38,7 +38,9 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="testbed", description="Debian hosts with systemd, and what they need.")
     commands = top.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="engine, network, host images, stand-in images, registry")
-    up.add_argument("images", nargs="*", metavar="IMAGE", help="only these stand-ins; default: all")
+    up.add_argument(
+        "images", nargs="*", metavar="IMAGE", help="only these stand-ins, and only bare hosts; default: everything"
+    )
     host = commands.add_parser("host", help="start, stop and list hosts")
     actions = host.add_subparsers(dest="action", required=True)
     start = actions.add_parser("start", help="start a host and wait until SSH answers")
@@ -103,7 +105,7 @@ def _dispatch(options: argparse.Namespace, state: State) -> None:
 
 
 def up(state: State, images: Sequence[str]) -> None:
-    """Have everything that hosts need; images names the stand-ins, none means all."""
+    """Have everything that hosts need; images names the stand-ins, none means all and the images of ready hosts."""
     unknown = sorted(set(images) - set(STANDINS))
     if unknown:
         raise TestbedError(f"No stand-in for {', '.join(unknown)}. There are: {', '.join(sorted(STANDINS))}.")
@@ -116,7 +118,8 @@ def up(state: State, images: Sequence[str]) -> None:
     ensure_registry(state)
     built = set(own_images())
     bases = sorted({standin.base for standin in wanted if standin.tag(settings) not in built})
-    ensure_all([*map(host_rootfs, SUITES), *map(base_rootfs, bases)], state, settings)
+    kinds = [os_name for os_name in SUITES if not images or os_name not in READY_PACKAGES]
+    ensure_all([*map(host_rootfs, kinds), *map(base_rootfs, bases)], state, settings)
     missing = {}
     for standin in wanted:
         identifier = ensure_standin(standin, state, settings)

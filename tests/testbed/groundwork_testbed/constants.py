@@ -24,5 +24,5 @@ REGISTRY_PORT: Final = 5000
 REGISTRY: Final = f"{GATEWAY}:{REGISTRY_PORT}"
 
 HOST_USER: Final = "debian"
-SUITES: Final = {"debian12": "bookworm", "debian13": "trixie"}
+SUITES: Final = {"debian12": "bookworm", "debian13": "trixie", "debian13-docker": "trixie"}
 DEFAULT_OS: Final = "debian13"

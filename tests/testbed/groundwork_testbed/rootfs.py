@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from .constants import HOST_USER, LABEL, NAMESPACE, OS_LABEL, RECIPE_LABEL, SUITES
+from .constants import HOST_USER, LABEL, NAMESPACE, OS_LABEL, RECIPE_LABEL, REGISTRY, SUITES
 from .engine import docker, own_images
 from .machine import apt_settings, extra_certificates, need, pip_conf, run, step
 from .recipe import content_hash
@@ -48,6 +48,29 @@ HOST_PACKAGES = (
     "tzdata",
     "udev",
 )
+
+# Hosts on which the roles find all that they would install, for tests of what comes after the installation.
+READY_PACKAGES = {
+    "debian13-docker": (
+        "apparmor",
+        "curl",
+        "docker-buildx",
+        "docker-cli",
+        "docker-compose",
+        "docker.io",
+        "iptables",
+        "nginx",
+        "python3-debian",
+        "python3-docker",
+        "python3-jmespath",
+        "python3-psycopg",
+        "python3-requests",
+        "rsync",
+        "systemd-timesyncd",
+        "unattended-upgrades",
+        "wrk",
+    )
+}
 
 # The same that Debian's own slim images leave out.
 SLIM_DPKG_OPTIONS = (
@@ -100,6 +123,7 @@ class RootFs:
     dpkg_options: tuple[str, ...]
     customize: str
     init: str
+    apt_lists: bool = False
 
     def recipe(self, settings: Settings) -> str:
         """Return the content hash."""
@@ -111,6 +135,7 @@ class RootFs:
                 "dpkg": "\n".join(self.dpkg_options),
                 "customize": self.customize,
                 "init": self.init,
+                **({"apt lists": "kept"} if self.apt_lists else {}),
                 **settings.parts(),
             }
         )
@@ -121,15 +146,17 @@ class RootFs:
 
 
 def host_rootfs(os_name: str) -> RootFs:
-    """Return the image of hosts with this Debian."""
+    """Return the image of hosts with this Debian, bare or with the packages of READY_PACKAGES."""
+    ready = READY_PACKAGES.get(os_name, ())
+    scripts = ["customize-common.sh", "customize-host.sh", *(["customize-ready.sh"] if ready else [])]
     return RootFs(
         "host",
         os_name,
-        HOST_PACKAGES,
+        (*HOST_PACKAGES, *ready),
         (),
-        (FILES / "customize-common.sh").read_text(encoding="utf-8")
-        + (FILES / "customize-host.sh").read_text(encoding="utf-8"),
+        "".join((FILES / script).read_text(encoding="utf-8") for script in scripts),
         (FILES / "host-init.sh").read_text(encoding="utf-8"),
+        apt_lists=bool(ready),
     )
 
 
@@ -195,7 +222,8 @@ def _build(image: RootFs, folder: Path, settings: Settings) -> None:
     script = folder / "customize.sh"
     script.write_text(image.customize, encoding="utf-8")
     script.chmod(0o755)
-    hook = f'FILES={shlex.quote(str(folder))} HOST_USER={HOST_USER} sh -eu {shlex.quote(str(script))} "$1"'
+    variables = f"FILES={shlex.quote(str(folder))} HOST_USER={HOST_USER} REGISTRY={REGISTRY}"
+    hook = f'{variables} sh -eu {shlex.quote(str(script))} "$1"'
     target = folder / "root.tar"
     run(
         [
@@ -206,6 +234,7 @@ def _build(image: RootFs, folder: Path, settings: Settings) -> None:
             f"--include={','.join(image.packages)}",
             *(f"--aptopt={line.rstrip(';')}" for line in settings.apt),
             *(f"--dpkgopt={line}" for line in image.dpkg_options),
+            *(["--skip=cleanup/apt/lists"] if image.apt_lists else []),
             f"--customize-hook={hook}",
             SUITES[image.os_name],
             str(target),

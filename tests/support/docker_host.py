@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: groundwork.backend contributors
+"""A host of the test bed that has Docker, and modules run there by Ansible over SSH."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_PLAYBOOK = """
+- hosts: {name}
+  gather_facts: false
+  become: true
+  tasks:
+    - {module}: "{{{{ arguments }}}}"
+"""
+
+
+def testbed(root: Path, *arguments: str) -> str:
+    """Run a command of the test bed and return what it printed."""
+    argv = [sys.executable, str(root / "tests" / "testbed"), *arguments]
+    done = subprocess.run(argv, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class DockerHost:
+    """A started host. folder is one on this machine, for the inventory and the like."""
+
+    root: Path
+    name: str
+    address: str
+    user: str
+    private_key: str
+    folder: Path
+
+    @classmethod
+    def start(cls, root: Path, name: str, address: str, folder: Path) -> DockerHost:
+        """Start a fresh host and wait for its engine."""
+        arguments = ("--os", "debian13-docker", "--address", address, "--fresh")
+        told = json.loads(testbed(root, "host", "start", name, *arguments).splitlines()[-1])
+        host = cls(root, name, address, told["user"], told["private_key"], folder)
+        host.inventory.write_text(testbed(root, "inventory"))
+        host.wait_for_engine()
+        return host
+
+    @property
+    def inventory(self) -> Path:
+        """The inventory file."""
+        return self.folder / "inventory.yml"
+
+    @property
+    def _ssh(self) -> list[str]:
+        options = {
+            "StrictHostKeyChecking": "accept-new",
+            "UserKnownHostsFile": str(self.folder / "known_hosts"),
+            "BatchMode": "yes",
+            "ConnectTimeout": "5",
+            "LogLevel": "ERROR",
+            "ControlMaster": "auto",
+            "ControlPath": f"/tmp/gw-%C-{os.getpid()}",
+            "ControlPersist": "30",
+        }
+        words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+        return ["ssh", "-F", "none", "-i", self.private_key, *words, f"{self.user}@{self.address}", "sudo"]
+
+    def sh(self, script: str, *, check: bool = True) -> str:
+        """Run a shell script on the host as root and return what it printed."""
+        done = subprocess.run(
+            [*self._ssh, "bash", "-eu"], input=script, capture_output=True, text=True, check=False, timeout=300
+        )
+        assert done.returncode == 0 or not check, f"{script}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def write(self, path: str, text: str) -> None:
+        """Write a file on the host; its folder is made."""
+        argv = [*self._ssh, "sh", "-c", f"'mkdir -p $(dirname {path}) && cat >{path}'"]
+        subprocess.run(argv, input=text, text=True, check=True, capture_output=True, timeout=60)
+
+    def wait_for_engine(self) -> None:
+        """Wait until the engine answers."""
+        self.sh("until docker version >/dev/null 2>&1; do sleep 0.2; done")
+
+    def reboot(self) -> None:
+        """Restart the host and wait until its engine answers again."""
+        boot = "cat /proc/sys/kernel/random/boot_id"
+        before = self.sh(boot)
+        self.sh("systemctl reboot --no-block", check=False)
+        end = time.monotonic() + 300
+        while self.sh(boot, check=False) in (before, ""):
+            assert time.monotonic() < end, f"{self.name} does not come back"
+            time.sleep(0.2)
+        self.wait_for_engine()
+
+    def start_module(
+        self, name: str, arguments: Mapping[str, Any], *, check: bool = False, diff: bool = True
+    ) -> subprocess.Popen[str]:
+        """Start a module on the host through Ansible and return the process of ansible-playbook."""
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        (folder / "play.yml").write_text(_PLAYBOOK.format(name=self.name, module=f"groundwork.backend.{name}"))
+        (folder / "arguments.json").write_text(json.dumps({"arguments": arguments}))
+        argv = [
+            str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(self.inventory),
+            str(folder / "play.yml"), "--extra-vars", f"@{folder / 'arguments.json'}",
+            *(["--check"] if check else []), *(["--diff"] if diff else []),
+        ]  # fmt: skip
+        env = {
+            **os.environ,
+            "ANSIBLE_CONFIG": str(self.root / "ansible.cfg"),
+            "ANSIBLE_COLLECTIONS_PATH": str(self.root / "build" / "collections"),
+            "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
+            "ANSIBLE_INJECT_INVOCATION": "false",
+        }
+        return subprocess.Popen(argv, cwd=self.root, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def finish(self, process: subprocess.Popen[str]) -> dict[str, Any]:
+        """The result of a module that was started; result["failed"] tells of an error.
+
+        "_printed" holds all that Ansible printed, for canary tests.
+        """
+        out, err = process.communicate(timeout=300)
+        assert "Traceback" not in out + err, out + err
+        try:
+            told = json.loads(out)
+        except json.JSONDecodeError as error:
+            raise AssertionError(f"no JSON. stdout: {out!r} stderr: {err!r}") from error
+        result: dict[str, Any] = told["plays"][0]["tasks"][0]["hosts"][self.name]
+        result["_printed"] = out + err
+        return result
+
+    def module(
+        self, name: str, arguments: Mapping[str, Any], *, check: bool = False, diff: bool = True
+    ) -> dict[str, Any]:
+        """Run a module on the host to its end and return its result."""
+        return self.finish(self.start_module(name, arguments, check=check, diff=diff))
