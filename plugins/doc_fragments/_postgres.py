@@ -40,4 +40,10 @@ options:
   ca_cert:
     description: File on the managed host with the certificates of the authorities that may sign the server's one.
     type: path
+  ssl_cert:
+    description: File on the managed host with the certificate that proves who O(login_user) is, where the server asks.
+    type: path
+  ssl_key:
+    description: File on the managed host with the key of O(ssl_cert). Only its owner may be able to read it.
+    type: path
 """

@@ -4,12 +4,16 @@
 
 A second table, <ledger>_progress, remembers the statement that a migration outside of a transaction has reached. It is
 made only when there is such a migration. A third, <ledger>_repairs, remembers why an edited file was accepted.
+
+The name of a constraint tells the format of the table. Unlike a comment it cannot be left out of a dump, and nobody
+has a reason to write another one. A table without it is older than the first number, and of that format.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +31,8 @@ _COLUMNS = [
     ("applied_by", "text"),
     ("state", "text"),
 ]
+FORMAT = 1  # a change that an older version of this collection would misread counts it up
+_MARK = "groundwork_ledger_format_"
 # how long the transaction runs already
 _SPENT_MS = (
     "(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp()) * 1000)"
@@ -59,11 +65,18 @@ class Ledger:
         columns = self._columns(connection, self.table)
         if not columns:
             return []
+        number, _ = self._format(connection)
+        if number > FORMAT:
+            raise StateError(
+                f"The ledger {self.name} was written by a newer version of this collection: it has the format "
+                f"{number}, and this version knows {FORMAT}.",
+                fix="Upgrade the collection groundwork.backend to the version that was used last.",
+            )
         if columns != _COLUMNS:
             raise StateError(
-                f"The table {self.name} exists and is not a ledger of this version of the module: its columns are "
-                f"{', '.join(name for name, _ in columns)}.",
-                fix="Name another table with ledger_schema and ledger_table, or upgrade the collection.",
+                f"The table {self.name} exists and is not a ledger of this version of the module: its columns  "
+                f"are {', '.join(name for name, _ in columns)}.",
+                fix="Name another table with ledger_schema and ledger_table.",
             )
         reached = {}
         if self._columns(connection, self._progress):
@@ -83,6 +96,8 @@ class Ledger:
 
     def create(self, connection: Any) -> None:
         """Create the table, and its schema, when they are not there."""
+        if self._columns(connection, self.table):
+            return  # CREATE TABLE IF NOT EXISTS wants the right to create tables even then
         if connection.execute("SELECT to_regnamespace(%s)", [_quote(self.schema)]).fetchone() == (None,):
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_quote(self.schema)}")
         connection.execute(
@@ -93,9 +108,21 @@ class Ledger:
                 applied_at timestamptz NOT NULL,
                 execution_ms bigint NOT NULL,
                 applied_by text NOT NULL,
-                state text NOT NULL CHECK (state IN ('applied', 'baseline', 'failed', 'running'))
+                state text NOT NULL CHECK (state IN ('applied', 'baseline', 'failed', 'running')),
+                CONSTRAINT {_MARK}{FORMAT} CHECK (true)
             )"""
         )
+
+    def mark(self, connection: Any) -> None:
+        """Write the format of a table that has none yet. What stands in the way is left to a later run."""
+        import psycopg  # noqa: PLC0415 - optional on the host
+
+        number, owned = self._format(connection)
+        if number or not owned:
+            return
+        with suppress(psycopg.errors.LockNotAvailable), connection.transaction():
+            connection.execute("SET LOCAL lock_timeout = '1s'")
+            connection.execute(f"ALTER TABLE {self._quoted(self.table)} ADD CONSTRAINT {_MARK}{FORMAT} CHECK (true)")
 
     def insertion(self, migration: Migration) -> str:
         """The statement that records a migration in its own transaction and returns its execution_ms.
@@ -187,6 +214,16 @@ class Ledger:
 
     def _quoted(self, table: str) -> str:
         return f"{_quote(self.schema)}.{_quote(table)}"
+
+    def _format(self, connection: Any) -> tuple[int, bool]:
+        """The number of the table's format, 0 without one, and whether this role may write it."""
+        number, owned = connection.execute(
+            "SELECT (SELECT max(substr(conname, length(%s) + 1)::int) FROM pg_constraint "
+            "WHERE conrelid = pg_class.oid AND conname ~ ('^' || %s || '[0-9]{1,9}$')), "
+            "pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(%s)",
+            [_MARK, _MARK, self._quoted(self.table)],
+        ).fetchone()
+        return number or 0, owned
 
     def _columns(self, connection: Any, table: str) -> list[tuple[str, str]]:
         found: list[tuple[str, str]] = connection.execute(

@@ -9,7 +9,7 @@ A table that the scripts themselves create is empty and unused, so that nothing 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -32,6 +32,10 @@ RULES = {
     "require-concurrent-index-creation": "it blocks writers; use CREATE INDEX CONCURRENTLY in a file of its own",
     "require-concurrent-index-deletion": "it blocks readers; use DROP INDEX CONCURRENTLY in a file of its own",
 }
+# Rules of RULES after which data is gone, or not what it was.
+_LOSSY = {"ban-drop-column", "ban-drop-database", "ban-drop-table", "ban-truncate-cascade", "changing-column-type"}
+# What DROP … CASCADE takes columns or tables away with.
+_OWNERS = {"DOMAIN", "EXTENSION", "SCHEMA", "TYPE"}
 _IGNORED = re.compile(r"--\s*squawk-ignore(?P<file>-file)?[ \t]+(?P<rules>[a-z, \t-]+)")
 _SKIPPED = {"IF", "NOT", "EXISTS", "ONLY"}
 
@@ -52,6 +56,10 @@ def findings(scripts: Sequence[Script]) -> list[Finding]:
     """What is dangerous in scripts that run one after the other."""
     found: list[Finding] = []
     created: set[str] = set()
+
+    def is_new(table: str) -> bool:
+        return _bare(table) in created  # the schema may come from search_path
+
     for script in scripts:
         text = script.expanded.text
         whole = set().union(*(_rules(match) for match in _IGNORED.finditer(text) if match["file"]))
@@ -61,11 +69,62 @@ def findings(scripts: Sequence[Script]) -> list[Finding]:
             ignored = whole.union(*(_rules(match) for match in before))
             end = statement.end
             words = statement.words
-            if words[0] == "CREATE" and "TABLE" in words[1:4]:
-                created.add(_name(words, words.index("TABLE") + 1)[0])
-            line = script.line(statement)
-            found += [Finding(script.file, line, rule) for rule in _check(words, created) if rule not in ignored]
+            created.update(map(_bare, _creates(words)))
+            found += [
+                Finding(script.file, script.line(statement), rule)
+                for rule in _check(words, is_new)
+                if rule not in ignored
+            ]
     return found
+
+
+def losses(scripts: Sequence[Script]) -> list[list[str]]:
+    """For each of scripts that run one after the other, the rules by which it loses data, without duplicates.
+
+    Beside those of RULES: "truncate", "drop-owned", and "drop-cascade" (of a schema, type, domain or extension). What
+    is allowed by a comment counts as well. What a DO block or a function does is not seen.
+    """
+    created: set[str] = set()
+    temporary: set[str] = set()
+
+    def is_new(table: str) -> bool:
+        return table.removeprefix("public.") in created | temporary
+
+    found: list[list[str]] = []
+    for script in scripts:
+        rules: dict[str, None] = {}
+        temporary.clear()
+        for statement in script.statements:
+            words = statement.words
+            for table in _creates(words):
+                if "EXISTS" not in words[3:6]:  # it may be there, with data
+                    (created if words[1] in {"TABLE", "UNLOGGED"} else temporary).add(table.removeprefix("public."))
+            rules.update(dict.fromkeys(rule for rule in _check(words, is_new) if rule in _LOSSY))
+            rules.update(dict.fromkeys(_loses(words, is_new)))
+        found.append(list(rules))
+    return found
+
+
+def _loses(words: Sequence[str], is_new: Callable[[str], bool]) -> Iterator[str]:
+    if words[0] == "TRUNCATE" and words[-1] != "CASCADE":
+        names = words[2:] if words[1:2] == ("TABLE",) else words[1:]
+        if not all(is_new(_name(one, 0)[0]) for one in _actions(names)):
+            yield "truncate"
+    elif tuple(words[:2]) == ("DROP", "OWNED"):
+        yield "drop-owned"
+    elif words[0] == "DROP" and words[1] in _OWNERS and words[-1] == "CASCADE":
+        yield "drop-cascade"
+
+
+def _creates(words: Sequence[str]) -> list[str]:
+    """The table that a statement creates."""
+    if words[0] == "CREATE" and "TABLE" in words[1:4]:
+        return [_name(words, words.index("TABLE") + 1)[0]]
+    return []
+
+
+def _bare(table: str) -> str:
+    return table.rpartition(".")[2]
 
 
 def _rules(match: re.Match[str]) -> set[str]:
@@ -73,18 +132,21 @@ def _rules(match: re.Match[str]) -> set[str]:
 
 
 def _name(words: Sequence[str], at: int) -> tuple[str, int]:
-    """The name of a relation without its schema, and the place behind it."""
+    """The name of a relation as it is written, folded, and the place behind it."""
     while at < len(words) and words[at] in _SKIPPED:
         at += 1
-    if words[at + 1 : at + 2] == (".",):
+    schema = ""
+    if list(words[at + 1 : at + 2]) == ["."]:
+        schema = f"{folded(words[at])}."
         at += 2
-    return (folded(words[at]) if at < len(words) else ""), at + 1
+    return (schema + folded(words[at]) if at < len(words) else ""), at + 1
 
 
-def _check(words: Sequence[str], created: set[str]) -> Iterator[str]:
+def _check(words: Sequence[str], is_new: Callable[[str], bool]) -> Iterator[str]:
     kind = tuple(words[:2])
-    if kind == ("DROP", "TABLE") and _name(words, 2)[0] not in created:
-        yield "ban-drop-table"
+    if kind == ("DROP", "TABLE"):
+        if not all(is_new(_name(one, 0)[0]) for one in _actions(words[2:])):
+            yield "ban-drop-table"
     elif kind == ("DROP", "DATABASE"):
         yield "ban-drop-database"
     elif kind == ("DROP", "INDEX") and "CONCURRENTLY" not in words:
@@ -92,11 +154,11 @@ def _check(words: Sequence[str], created: set[str]) -> Iterator[str]:
     elif words[0] == "TRUNCATE" and words[-1] == "CASCADE":
         yield "ban-truncate-cascade"
     elif words[0] == "CREATE" and "INDEX" in words[1:3] and "CONCURRENTLY" not in words[2:4] and "ON" in words:
-        if _name(words, words.index("ON") + 1)[0] not in created:
+        if not is_new(_name(words, words.index("ON") + 1)[0]):
             yield "require-concurrent-index-creation"
     elif kind == ("ALTER", "TABLE"):
         table, at = _name(words, 2)
-        if table not in created:
+        if not is_new(table):
             for action in _actions(words[at:]):
                 yield from _action(action)
 

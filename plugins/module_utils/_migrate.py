@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ansible_collections.groundwork.backend.plugins.module_utils import _pgvector, _postgres
@@ -14,7 +14,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._errors import 
 from ansible_collections.groundwork.backend.plugins.module_utils._foreign_ledgers import applied_elsewhere
 from ansible_collections.groundwork.backend.plugins.module_utils._ledger import Ledger
 from ansible_collections.groundwork.backend.plugins.module_utils._limits import Limits
-from ansible_collections.groundwork.backend.plugins.module_utils._lint import findings
+from ansible_collections.groundwork.backend.plugins.module_utils._lint import findings, losses
 from ansible_collections.groundwork.backend.plugins.module_utils._migration_lock import MigrationLock, holder
 from ansible_collections.groundwork.backend.plugins.module_utils._migration_plan import (
     LedgerRow,
@@ -23,7 +23,11 @@ from ansible_collections.groundwork.backend.plugins.module_utils._migration_plan
     make_plan,
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._migration_result import of_run, of_undo
-from ansible_collections.groundwork.backend.plugins.module_utils._migration_run import MigrationRunner, invalid_indexes
+from ansible_collections.groundwork.backend.plugins.module_utils._migration_run import (
+    MigrationRunner,
+    invalid_indexes,
+    rehearsed,
+)
 from ansible_collections.groundwork.backend.plugins.module_utils._migration_undo import undoing
 from ansible_collections.groundwork.backend.plugins.module_utils._migrations import Migration
 from ansible_collections.groundwork.backend.plugins.module_utils._script import Script, prepare
@@ -33,7 +37,11 @@ _COPY = re.compile(r'_cc(?:new|old)[0-9]*"?$')
 
 @dataclass
 class Run:
-    """What one run works on. connect() opens a connection that the caller closes; read_only is check mode."""
+    """What one run works on. connect() opens a connection that the caller closes; read_only is check mode.
+
+    shm_bytes is the size of the server's /dev/shm where that is known without asking the server. secrets are values by
+    name that messages must not quote, beside those of variables.
+    """
 
     connect: Callable[[], Any]
     warn: Callable[[str], None]
@@ -51,6 +59,8 @@ class Run:
     lint: str = "warn"
     import_from: str | None = None
     down_to: str | None = None
+    shm_bytes: int | None = None
+    secrets: Mapping[str, str] = field(default_factory=dict)
 
     def execute(self) -> dict[str, Any]:
         """Do it, and return the module's result. On failure the error's details hold what was done until then."""
@@ -70,10 +80,11 @@ class Run:
         plan = self._plan(connection, self._rows(connection))
         scripts = self._scripts(connection, plan)
         changes = [] if self.rehearse else self._extension_change(connection)
-        runner = MigrationRunner(connection, keeper, self.ledger, self.variables)
+        runner = MigrationRunner(connection, keeper, self.ledger, {**self.variables, **self.secrets})
         if self.rehearse:
             return self._rehearse(runner, plan, scripts)
         applied: list[dict[str, Any]] = []
+        lossy = losses(scripts)
         with _postgres.server_errors("create or update the extension vector"):
             for statement in changes:
                 connection.execute(statement)
@@ -84,12 +95,12 @@ class Run:
                     lock.require(connection)
                 applied.append(runner.apply(migration, script, plan.resumed.get(migration.version, 0)))
         except GroundworkError as error:
-            result = of_run(plan, self.ledger.name, applied, rebuilt)
+            result = of_run(plan, self.ledger.name, applied, rebuilt, lossy)
             done = bool(applied or plan.baselined or plan.repaired or rebuilt or changes)
             error.details.update({**result, "changed": done})
             error.details.pop("diff")
             raise
-        return self._success(connection, of_run(plan, self.ledger.name, applied, rebuilt), changes)
+        return self._success(connection, of_run(plan, self.ledger.name, applied, rebuilt, lossy), changes)
 
     def _lock(self, connection: Any) -> tuple[Any, MigrationLock]:
         keeper = self.connect()
@@ -106,7 +117,7 @@ class Run:
         pairs = undoing(self.migrations, rows, down_to, self.variables, self.limits)
         if lock is None:
             return of_undo(plan, self.ledger.name, [migration.to_dict() for migration, _ in pairs])
-        runner = MigrationRunner(connection, keeper, self.ledger, self.variables, undo=True)
+        runner = MigrationRunner(connection, keeper, self.ledger, {**self.variables, **self.secrets}, undo=True)
         undone: list[dict[str, Any]] = []
         try:
             for migration, script in pairs:
@@ -127,9 +138,9 @@ class Run:
                 self.warn(f"Another run of migrations is at work ({at_work}); its migration is counted as pending.")
                 rows = [row for row in rows if row.state != "running"]
         plan = self._plan(connection, rows)
-        self._scripts(connection, plan)
+        lossy = losses(self._scripts(connection, plan))
         with _postgres.server_errors("look for invalid indexes"):
-            result = of_run(plan, self.ledger.name, [], invalid_indexes(connection) if self.rebuild else [])
+            result = of_run(plan, self.ledger.name, [], invalid_indexes(connection) if self.rebuild else [], lossy)
         return self._success(connection, result, self._extension_change(connection))
 
     def _plan(self, connection: Any, rows: Sequence[LedgerRow]) -> Plan:
@@ -150,7 +161,7 @@ class Run:
         scripts = [prepare(migration.text, self.variables, migration.file, self.limits) for migration in plan.pending]
         for warning in plan.warnings:
             self.warn(warning)
-        if not scripts:
+        if not scripts and not self._extension_change(connection):
             return []
         self._lint(scripts)
         with _postgres.server_errors("look at pgvector"):
@@ -158,10 +169,11 @@ class Run:
                 scripts, lambda: _pgvector.known_columns(_pgvector.vector_columns(connection))
             )
             installed, available = _pgvector.versions(connection)
-            if self.extension == "latest" or (installed is None and _pgvector.creates_extension(scripts)):
+            made = self.extension != "unmanaged" or _pgvector.creates_extension(scripts)
+            if self.extension == "latest" or (installed is None and made):
                 installed = available
             _pgvector.refuse_bad_version(installed, self.allowed_vector_versions)
-            if _pgvector.builds_vector_index(scripts) and (warning := _pgvector.memory_warning(connection)):
+            if warning := _pgvector.memory_warning(connection, scripts, self.shm_bytes):
                 self.warn(warning)
         return scripts
 
@@ -204,6 +216,7 @@ class Run:
     def _record(self, connection: Any, plan: Plan) -> None:
         with _postgres.server_errors(f"create the ledger {self.ledger.name}"):
             self.ledger.create(connection)
+            self.ledger.mark(connection)
         with _postgres.server_errors(f"write the ledger {self.ledger.name}"):
             self.ledger.adopt(connection, plan.baselined)
             if plan.repaired:
@@ -225,10 +238,17 @@ class Run:
         left_out = [migration.file for migration, script in pairs if not script.transactional]
         if left_out:
             self.warn(f"Not rehearsed, because they run outside of a transaction: {', '.join(left_out)}.")
+        changed = [script.file for script in scripts if script.transactional and rehearsed(script) != script.statements]
+        if changed:
+            self.warn(
+                "Rehearsed without what they set for their transaction (such as ISOLATION LEVEL), because all files "
+                f"share one there: {', '.join(changed)}."
+            )
+        result = {**of_run(plan, self.ledger.name, lossy=losses(scripts)), "changed": False}
         try:
-            rehearsed = runner.rehearse([pair for pair in pairs if pair[1].transactional])
+            done = runner.rehearse([pair for pair in pairs if pair[1].transactional])
         except GroundworkError as error:
-            error.details.update({**of_run(plan, self.ledger.name), "changed": False})
+            error.details.update(result)
             error.details.pop("diff")
             raise
-        return {**of_run(plan, self.ledger.name), "changed": False, "rehearsed": rehearsed}
+        return {**result, "rehearsed": done}

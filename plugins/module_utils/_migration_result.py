@@ -27,18 +27,27 @@ def of_undo(plan: Plan, ledger: str, undone: Sequence[Mapping[str, Any]]) -> dic
 
 
 def of_run(
-    plan: Plan, ledger: str, applied: Sequence[Mapping[str, Any]] = (), rebuilt: Sequence[str] = ()
+    plan: Plan,
+    ledger: str,
+    applied: Sequence[Mapping[str, Any]] = (),
+    rebuilt: Sequence[str] = (),
+    lossy: Sequence[Sequence[str]] = (),
 ) -> dict[str, Any]:
-    """The result of a run that has applied a part of the plan, or all; without applied, of one that will."""
+    """The result of a run that has applied a part of the plan, or all; without applied, of one that will.
+
+    lossy is what _lint.losses() says of the pending ones.
+    """
     after = [*plan.applied, *(migration.version for migration in plan.pending)]
     done = [*plan.applied, *(entry["version"] for entry in applied if not entry["version"].startswith(REPEATABLE))]
-    pending = plan.pending[len(applied) :]
+    entries = [
+        {**migration.to_dict(), "lossy": list(rules)} for migration, rules in zip(plan.pending, lossy, strict=True)
+    ]
     adopted = {migration.version for migration in plan.baselined}
     before = [version for version in plan.applied if version not in adopted]
     return {
         "changed": plan.changes or bool(rebuilt),
-        "applied": list(applied),
-        "pending": [migration.to_dict() for migration in pending],
+        "applied": [{**entry, **done} for entry, done in zip(entries, applied, strict=False)],
+        "pending": entries[len(applied) :],
         "baselined": [migration.version for migration in plan.baselined],
         "repaired": [repair.migration.version for repair in plan.repaired],
         "rebuilt_indexes": list(rebuilt),

@@ -8,7 +8,8 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._batch import B
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import StateError
 from ansible_collections.groundwork.backend.plugins.module_utils._ledger import Ledger
 from ansible_collections.groundwork.backend.plugins.module_utils._limits import NO_LIMITS, Limits
+from ansible_collections.groundwork.backend.plugins.module_utils._migration_lock import lost, take_work
 from ansible_collections.groundwork.backend.plugins.module_utils._migrations import Migration
 from ansible_collections.groundwork.backend.plugins.module_utils._script import (
     BuiltIndex,
@@ -46,6 +48,11 @@ def invalid_indexes(connection: Any) -> list[str]:
         "WHERE at_work.index_relid = indexrelid AND at_work.datname = current_database()) ORDER BY 1"
     )
     return [str(name) for (name,) in found]
+
+
+def rehearsed(script: Script) -> tuple[Statement, ...]:
+    """The statements that a rehearsal runs: without modes of the transaction, which all files share there."""
+    return tuple(statement for statement in script.statements if statement.words[:2] != ("SET", "TRANSACTION"))
 
 
 class MigrationRunner:
@@ -93,14 +100,27 @@ class MigrationRunner:
         try:
             with _postgres.server_errors(f"create the ledger {self._ledger.name}"):
                 self._ledger.create(self._connection)
-            for migration, script in pairs:
+            for migration, whole in pairs:
                 started = time.monotonic()
+                script = replace(whole, statements=rehearsed(whole))
                 with self._explained(migration, script):
                     self._send(migration, script, (*_CLEAN, *self._settings("SET LOCAL", script.limits)), ())
+                    self._check_constraints()
                 done.append({**migration.to_dict(), "execution_ms": _elapsed_ms(started)})
         finally:
             self._roll_back()
         return done
+
+    def _check_constraints(self) -> None:
+        """Check what a commit would check, and let the next file find the constraints as they are declared."""
+        self._connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        (deferred,) = self._connection.execute(
+            "SELECT string_agg(DISTINCT format('%I.%I', nspname, conname), ', ') FROM pg_constraint "
+            "JOIN pg_namespace ON pg_namespace.oid = connamespace "
+            "WHERE condeferred AND has_schema_privilege(connamespace, 'USAGE')"
+        ).fetchone()
+        if deferred:
+            self._connection.execute(f"SET CONSTRAINTS {deferred} DEFERRED")
 
     @contextmanager
     def _explained(self, migration: Migration, script: Script) -> Iterator[None]:
@@ -160,6 +180,7 @@ class MigrationRunner:
 
     def _outside(self, migration: Migration, script: Script, first: int) -> int:
         self._connection.execute("DISCARD ALL")
+        self._hold()
         self._ledger.create_progress(self._keeper)
         self._ledger.record(self._keeper, migration, state="running", execution_ms=0)
         started = time.monotonic()
@@ -168,7 +189,8 @@ class MigrationRunner:
             for number, statement in enumerate(script.statements, 1):
                 if number < first:
                     continue
-                self._ledger.reach(self._keeper, migration, number, script.line(statement))
+                self._statement = statement
+                self._reach(migration, number, script.line(statement))
                 alone = runs_alone(statement.words)
                 wanted = NO_LIMITS if alone else script.limits  # a concurrent build waits for transactions by design
                 if limits != wanted:  # not before each statement: the file may have set its own
@@ -180,15 +202,52 @@ class MigrationRunner:
                     self._run(statement)
                 else:
                     self._retried(partial(self._run, statement), script.limits)
+                if statement.words[:2] == ("DISCARD", "ALL"):
+                    self._hold()
         except Exception:
-            if not self._keeper.broken:
-                self._ledger.record(self._keeper, migration, state="failed", execution_ms=_elapsed_ms(started))
+            if (writer := self._writer()) is not None:
+                self._ledger.record(writer, migration, state="failed", execution_ms=_elapsed_ms(started))
             raise
         spent = _elapsed_ms(started)
-        self._ledger.record(self._keeper, migration, state="applied", execution_ms=spent)
-        self._ledger.forget_progress(self._keeper, migration)
+        writer = self._writer() or self._keeper
+        self._ledger.record(writer, migration, state="applied", execution_ms=spent)
+        self._ledger.forget_progress(writer, migration)
         self._connection.execute("DISCARD ALL")
         return spent
+
+    def _hold(self) -> None:
+        if not take_work(self._connection):
+            raise lost("Nothing of this file was run.")
+
+    def _reach(self, migration: Migration, number: int, line: int) -> None:
+        """Remember the statement that comes next, on the lock's connection, which shows that the lock is held."""
+        import psycopg  # noqa: PLC0415 - optional on the host
+
+        try:
+            self._ledger.reach(self._keeper, migration, number, line)
+        except psycopg.Error:
+            if (writer := self._writer()) is None or writer is self._keeper:
+                raise
+            self._ledger.reach(writer, migration, number, line)
+            raise lost(
+                f"{migration.file} was stopped before the statement in line {line}; what ran before it stays, and "
+                "resume goes on with it."
+            ) from None
+
+    def _writer(self) -> Any:
+        """The connection that can still write the ledger, or None."""
+        import psycopg  # noqa: PLC0415 - optional on the host
+
+        with suppress(psycopg.Error):
+            self._keeper.execute("SELECT 1")
+        if not self._keeper.broken:
+            return self._keeper
+        if self._connection.broken:
+            return None
+        # no other run starts while this one has the lock of its work; what the file set must not matter
+        self._connection.execute("SET SESSION AUTHORIZATION DEFAULT")
+        self._connection.execute("RESET ALL")
+        return self._connection
 
     def _run(self, statement: Statement) -> None:
         self._statement = statement
@@ -267,7 +326,7 @@ class MigrationRunner:
         elif script.transactional:
             found += " Nothing of this file was kept."
         else:
-            found += f" What ran before in this file stays, and the ledger has it as failed.{self._left_over()}"
+            found += f" What ran before in this file stays, and the next run says where it ended.{self._left_over()}"
         return StateError(found, fix=_postgres.fix_for(sqlstate), sqlstate=sqlstate, **where)
 
     def _left_over(self) -> str:

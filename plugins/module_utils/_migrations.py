@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,13 +68,15 @@ def discover(directory: Path) -> list[Migration]:
     Raises InputError (a name that is not accepted, two files of one version, an empty file, text that is not UTF-8)
     and StateError (the directory or a file cannot be read).
     """
-    with os_errors(f"read the directory {directory}"):
-        paths = sorted(path for path in directory.iterdir() if not path.name.startswith(".") and path.is_file())
+    with os_errors(f"read the directory {directory}"), os.scandir(directory) as entries:
+        # a link that leads nowhere is a mistake, and reading it will say so
+        files = (entry for entry in entries if entry.is_file() or (entry.is_symlink() and not entry.is_dir()))
+        names = sorted(entry.name for entry in files if not entry.name.startswith("."))
     found: dict[tuple[int, str], Migration] = {}
-    for path in paths:
-        if path.suffix.lower() != ".sql" or _DOWN.fullmatch(path.name):
+    for name in names:
+        if not name.lower().endswith(".sql") or _DOWN.fullmatch(name):
             continue
-        migration = read(path)
+        migration = read(directory / name)
         other = found.setdefault(migration.key, migration)
         if other is not migration:
             raise InputError(

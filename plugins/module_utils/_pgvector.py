@@ -14,8 +14,10 @@ from ansible_collections.groundwork.backend.plugins.module_utils._sql import Sta
 
 # Dimensions that an index holds, by type of its column: pgvector's README, "HNSW" and "IVFFlat".
 LIMITS = {"vector": 2000, "halfvec": 4000, "bit": 64000}
+_OPERATORS = ("_ops", "_OPS")
 _METHODS = {"HNSW", "IVFFLAT"}
 _CONSTRAINTS = {"CONSTRAINT", "PRIMARY", "UNIQUE", "CHECK", "FOREIGN", "EXCLUDE", "LIKE"}
+_UNITS = {"B": 1, "": 2**10, "kB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
 SAFE_FROM = (0, 8, 4)
 _CVE = ((0, 6, 0), (0, 8, 1))  # the first and the last version with CVE-2026-3172
 
@@ -105,30 +107,63 @@ def known_columns(columns: Sequence[Mapping[str, Any]]) -> dict[Column, tuple[st
     }
 
 
-def memory_warning(connection: Any) -> str:
-    """A sentence when a parallel build of an index could not get its shared memory; empty when it may, or is unknown.
+def memory_warning(connection: Any, scripts: Sequence[Script], shm_bytes: int | None = None) -> str:
+    """A sentence when a parallel build of an HNSW index could not get its shared memory; empty when it may, or unknown.
 
-    The size of /dev/shm shows only where it was set, as Docker does, and only to who may read the server's files.
+    pgvector allocates maintenance_work_mem at once, of which a script can set its own, and with posix shared memory it
+    comes from /dev/shm of the server. The size of that shows in the server's /proc/mounts where it was set, as Docker
+    does, and only to who may read the server's files; otherwise shm_bytes counts, which Docker tells.
     """
+    wanted = _memory_of_builds(scripts)
+    if not wanted:
+        return ""
     row = connection.execute(
-        "SELECT pg_size_bytes(current_setting('maintenance_work_mem')), CASE WHEN has_function_privilege("
-        "'pg_read_file(text)', 'EXECUTE') AND pg_has_role('pg_read_server_files', 'MEMBER') "
-        "THEN pg_read_file('/proc/mounts') END"
+        "SELECT pg_size_bytes(current_setting('maintenance_work_mem')), "
+        "current_setting('dynamic_shared_memory_type') = 'posix' "
+        "AND current_setting('max_parallel_maintenance_workers')::int > 0, "
+        "has_function_privilege('pg_read_file(text)', 'EXECUTE') AND pg_has_role('pg_read_server_files', 'USAGE')"
     ).fetchone()
-    shared = shared_bytes(row[1] or "")
-    if shared is None or row[0] <= shared:
+    configured, parallel, readable = row
+    # a statement of its own: the right to call a function is checked also where it is not called
+    mounts = connection.execute("SELECT pg_read_file('/proc/mounts')").fetchone()[0] if readable else ""
+    shared = shared_bytes(mounts) or shm_bytes
+    memory = max(configured if size is None else size for size in wanted)
+    if shared is None or memory <= shared or not parallel:
         return ""
     return (
-        f"maintenance_work_mem is {row[0] // 2**20} MiB and /dev/shm of the server has {shared // 2**20} MiB, so a "
+        f"maintenance_work_mem is {memory // 2**20} MiB and /dev/shm of the server has {shared // 2**20} MiB, so a "
         "parallel build of a vector index can fail. Give the container a larger shm_size, or lower "
         "maintenance_work_mem."
     )
 
 
+def _memory_of_builds(scripts: Sequence[Script]) -> set[int | None]:
+    """maintenance_work_mem in bytes for each build of an HNSW index; None: what the server has."""
+    found: set[int | None] = set()
+    for script in scripts:
+        memory: int | None = None
+        for statement in script.statements:
+            words = [word for word in statement.words if word not in {"LOCAL", "SESSION"}]
+            if words[:2] == ["SET", "MAINTENANCE_WORK_MEM"]:
+                memory = _bytes(words[-1])
+            elif words[0] == "RESET" and words[-1] in {"ALL", "MAINTENANCE_WORK_MEM"}:
+                memory = None
+            elif words[0] == "CREATE" and "INDEX" in words[1:3] and "HNSW" in map(str.upper, words):
+                found.add(memory)
+    return found
+
+
+def _bytes(setting: str) -> int | None:
+    """A size as PostgreSQL writes it: 8192 (kB), '64MB', '1 GB'."""
+    match = re.fullmatch(r"'?\s*([0-9]+)\s*(B|kB|MB|GB|TB|)\s*'?", setting)
+    return int(match[1]) * _UNITS[match[2]] if match else None
+
+
 def shared_bytes(mounts: str) -> int | None:
-    """The size of /dev/shm in the content of /proc/mounts, or None."""
-    found = re.search(r"^\S+ /dev/shm tmpfs \S*?\bsize=([0-9]+)k\b", mounts, re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
+    """The size of /dev/shm in the content of /proc/mounts, where the last line counts, or None."""
+    found = re.findall(r"^\S+ /dev/shm (\S+) (\S+)", mounts, re.MULTILINE)
+    size = re.search(r"\bsize=([0-9]+)k\b", found[-1][1]) if found and found[-1][0] == "tmpfs" else None
+    return int(size[1]) * 1024 if size else None
 
 
 def creates_extension(scripts: Sequence[Script]) -> bool:
@@ -177,14 +212,23 @@ def _indexed(
         return
     ends = [words.index(word) for word in ("WITH", "WHERE", "TABLESPACE") if word in words]
     key = words[using + 3 : min(ends, default=len(words))]
-    if "::" in key:
-        cast = key.index("::")
-        kind = key[cast + 1].lower()
-        if kind in LIMITS and key[cast + 2 : cast + 3] == ("(",) and key[cast + 3].isdecimal():
-            yield kind, int(key[cast + 3]), (key[cast - 1], key[cast + 6] if len(key) > cast + 6 else "")
+    if cast := _cast(key):
+        yield cast
     elif key and (folded(words[using - 1]), folded(key[0])) in columns:
         kind, dimensions = columns[folded(words[using - 1]), folded(key[0])]
         yield kind, dimensions, (key[0], key[1] if len(key) > 1 else "")
+
+
+def _cast(key: Sequence[str]) -> tuple[str, int, tuple[str, str]] | None:
+    """Type, dimensions, and (what, operator class) of e::halfvec(3) and CAST(e AS halfvec(3)) in an index."""
+    for at, word in enumerate(key[:-1]):
+        if word not in {"::", "AS"}:
+            continue
+        kind = at + 3 if key[at + 2 : at + 3] == (".",) else at + 1  # extensions.halfvec(3)
+        if key[kind].lower() in LIMITS and key[kind + 1 : kind + 2] == ("(",) and key[kind + 2].isdecimal():
+            operators = next((one for one in key[kind + 4 :] if one not in {")", "."} and one.endswith(_OPERATORS)), "")
+            return key[kind].lower(), int(key[kind + 2]), (key[at - 1], operators)
+    return None
 
 
 def _fix(kind: str, dimensions: int, what: tuple[str, str]) -> str:

@@ -7,12 +7,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import (
     DependencyError,
+    InputError,
     StateError,
     UnreachableError,
+    os_errors,
 )
 
 if TYPE_CHECKING:
@@ -27,6 +30,16 @@ _REASONS: tuple[tuple[str, str, str], ...] = (
         r"password authentication failed|no password supplied",
         "the server rejected the password of user {user!r}",
         "Check login_user and login_password.",
+    ),
+    (
+        r"valid client certificate|certificate authentication failed|alert certificate required",
+        "the server wants a client certificate that it takes for user {user!r}",
+        "Check ssl_cert, ssl_key and login_user.",
+    ),
+    (
+        r"certificate file|private key file",
+        "a file of the TLS options cannot be used ({told})",
+        "Check ca_cert, ssl_cert and ssl_key; the key must belong to this user, with mode 0600.",
     ),
     (
         r"Peer authentication failed|Ident authentication failed",
@@ -114,8 +127,51 @@ def login_options() -> dict[str, Any]:
                 "choices": ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"],
             },
             "ca_cert": {"type": "path"},
+            "ssl_cert": {"type": "path"},
+            "ssl_key": {"type": "path"},
         }
     }
+
+
+def login_or_dsn_options() -> dict[str, Any]:
+    """The options of login_options() or login_dsn in their place, as arguments of AnsibleModule.
+
+    They are documented in the fragment groundwork.backend._postgres_dsn.
+    """
+    login = login_options()["argument_spec"]
+    return {
+        "argument_spec": {
+            **login,
+            "database": {"type": "str"},
+            "login_dsn": {"type": "str", "no_log": True},
+        },
+        "required_one_of": [["database", "login_dsn"]],
+        "mutually_exclusive": [["login_dsn", name] for name in login],
+    }
+
+
+def dsn_parameters(dsn: str) -> dict[str, Any]:
+    """The parameters in a connection string of libpq ("postgresql://…" or "host=… dbname=…"), by libpq's names.
+
+    Raises DependencyError and InputError, which tells nothing of the string: it holds a password.
+    """
+    require_psycopg()
+    import psycopg  # noqa: PLC0415 - optional on the host
+    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
+
+    if driver := re.match(r"(postgres(?:ql)?)\+\w+://", dsn):
+        raise InputError(
+            f"login_dsn begins with {driver[0]}, as SQLAlchemy has it, which is no connection string of libpq.",
+            fix=f"Write {driver[1]}:// instead.",
+        )
+    try:
+        return dict(conninfo_to_dict(dsn))
+    except psycopg.Error:
+        raise InputError(
+            "login_dsn is no connection string of libpq.",
+            fix="Write it like postgresql://user:password@host:5432/database, with special characters of the user and "
+            "the password percent-encoded, or like host=… user=… dbname=….",
+        ) from None  # the cause quotes parts of it
 
 
 def require_psycopg() -> None:
@@ -130,22 +186,30 @@ def require_psycopg() -> None:
 
 
 def connect(
-    params: Mapping[str, Any], *, application_name: str, timeout: int = CONNECT_TIMEOUT_SECONDS
+    params: Mapping[str, Any],
+    *,
+    application_name: str,
+    timeout: int = CONNECT_TIMEOUT_SECONDS,
+    address: str | None = None,
 ) -> psycopg.Connection[Any]:
-    """An autocommit connection to the database that the options of login_options() name.
+    """An autocommit connection to the database that the options of login_options() name, or login_dsn alone.
 
-    Gives up after *timeout* seconds (libpq's least is 2). Raises DependencyError (no psycopg) and UnreachableError,
-    whose sentence tells a wrong password, a refused connection, an unknown host, a missing database and a timeout
-    apart.
+    address is where the server is reached whatever its name is; certificates are checked against the name.
+
+    Gives up after *timeout* seconds (libpq's least is 2). Raises DependencyError (no psycopg), InputError (login_dsn),
+    StateError (a file of the TLS options) and UnreachableError, whose sentence tells a wrong password, a refused
+    connection, an unknown host, a missing database and a timeout apart.
     """
     require_psycopg()
     import psycopg  # noqa: PLC0415 - optional on the host
 
-    keywords = {**_keywords(params), "connect_timeout": timeout}
+    _require_files(params)
+    own = {"client_encoding": "UTF8", "connect_timeout": timeout, "application_name": application_name}
+    keywords = {**_keywords(params), **({"hostaddr": address} if address else {}), **own}
     try:
-        return psycopg.connect(**keywords, application_name=application_name, autocommit=True)
+        return psycopg.connect(**keywords, autocommit=True)
     except psycopg.Error as error:
-        raise unreachable(params, str(error), timeout) from None  # the cause may quote connection parameters
+        raise unreachable(_named(keywords), str(error), timeout) from None  # the cause may quote connection parameters
 
 
 @contextmanager
@@ -181,6 +245,8 @@ def server_version(connection: psycopg.Connection[Any]) -> str:
 
 
 def _keywords(params: Mapping[str, Any]) -> dict[str, Any]:
+    if params.get("login_dsn"):
+        return dsn_parameters(params["login_dsn"])
     keywords = {
         "host": params.get("login_host"),
         "port": params.get("login_port"),
@@ -189,20 +255,41 @@ def _keywords(params: Mapping[str, Any]) -> dict[str, Any]:
         "dbname": params["database"],
         "sslmode": params.get("ssl_mode"),
         "sslrootcert": params.get("ca_cert"),
-        "client_encoding": "UTF8",
+        "sslcert": params.get("ssl_cert"),
+        "sslkey": params.get("ssl_key"),
     }
     return {name: value for name, value in keywords.items() if value is not None}
+
+
+def _require_files(params: Mapping[str, Any]) -> None:
+    """libpq passes over a certificate that is not there, and what the server answers then misleads."""
+    for option in ("ca_cert", "ssl_cert", "ssl_key"):
+        if path := params.get(option):
+            with os_errors(f"read the file {path} of {option}"), Path(path).open("rb"):
+                pass
+
+
+def _named(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """libpq's parameters under the names of the options, for unreachable()."""
+    return {
+        "login_host": keywords.get("host") or keywords.get("hostaddr"),
+        "login_port": keywords.get("port", 5432),
+        "login_user": keywords.get("user"),
+        "login_password": keywords.get("password"),
+        "database": keywords.get("dbname", keywords.get("user")),
+    }
 
 
 def unreachable(params: Mapping[str, Any], told: str, timeout: float = CONNECT_TIMEOUT_SECONDS) -> UnreachableError:
     """The sentence for a failed connection; *told* is what libpq said, which never holds the password."""
     if password := params.get("login_password"):
         told = told.replace(password, "********")
+    told = " ".join(told.split())
     host = params.get("login_host")
     place = f"{host}:{params.get('login_port')}" if host else f"the local Unix socket (port {params.get('login_port')})"
     asked = f"Could not connect to database {params['database']!r} at {place}"
     for pattern, found, fix in _REASONS:
         if re.search(pattern, told):
-            reason = found.format(user=params.get("login_user"), seconds=timeout)
+            reason = found.format(user=params.get("login_user"), seconds=timeout, told=told)
             return UnreachableError(f"{asked}: {reason}.", fix=fix)
-    return UnreachableError(f"{asked}: {' '.join(told.split())}.", fix="Check the login options and the server's log.")
+    return UnreachableError(f"{asked}: {told}.", fix="Check the login options and the server's log.")

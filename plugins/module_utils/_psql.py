@@ -55,6 +55,8 @@ def environment(params: Mapping[str, Any], application_name: str) -> dict[str, s
         "PGDATABASE": params["database"],
         "PGSSLMODE": params["ssl_mode"],
         "PGSSLROOTCERT": params["ca_cert"],
+        "PGSSLCERT": params.get("ssl_cert"),
+        "PGSSLKEY": params.get("ssl_key"),
         "PGAPPNAME": application_name,
         "PGCONNECT_TIMEOUT": CONNECT_TIMEOUT_SECONDS,
     }

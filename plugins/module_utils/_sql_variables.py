@@ -12,7 +12,7 @@ from typing import Any
 from ansible_collections.groundwork.backend.plugins.module_utils import _sql
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError
 
-_NAME = re.compile(rf"[{_sql.LETTER}0-9]+")
+_NAME = re.compile(rf"{_sql.LETTER_OR_DIGIT}+")
 _SHORTEST_SECRET = 4  # replacing "1" or "on" in a message would only garble it
 _IDENTIFIER_BYTES = 63  # the server cuts longer names, also in its messages
 

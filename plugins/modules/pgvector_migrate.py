@@ -20,12 +20,19 @@ description:
   - Repeatable files (C(R__name.sql)) run after all others, by name, whenever their content is not what ran last. They
     are in the table with the version C(R__name). With O(target) they do not run.
   - What a pooler in transaction mode cannot keep, a lock of a session, is noticed and refused.
+  - A run that loses its lock stops, and a statement that a killed run left at work is waited for.
   - Needs Debian's package C(python3-psycopg) on the managed host.
 author:
   - groundwork.backend contributors (@groundwork-backend)
 extends_documentation_fragment:
-  - groundwork.backend._postgres
+  - groundwork.backend._postgres_dsn
 options:
+  container:
+    description:
+      - Name or id of the server's running container on the managed host, where it publishes no port.
+      - The server is reached at the address that the container has on its bridge network, at O(login_port), whatever
+        O(login_host) or the host in O(login_dsn) is. Only certificates are checked against those names.
+    type: str
   directory:
     description:
       - Directory on the managed host with the migrations.
@@ -96,8 +103,10 @@ options:
     description:
       - What to do about the extension C(vector) before the first file runs. V(present) creates it, V(latest) updates it
         as well to the version of the server's files, which otherwise does not happen when a package is upgraded.
-      - When a file is pending that builds a vector index, an index over pgvector's limits is refused with its line, and
-        a C(maintenance_work_mem) above the server's shared memory is a warning where the role may see it.
+      - When a file is pending that builds a vector index, an index over pgvector's limits is refused with its line.
+      - C(maintenance_work_mem) above the size of the server's C(/dev/shm), where a parallel build of an HNSW index
+        fails, is a warning. The size is known where the role may read the server's files or O(container) is set, and
+        where somebody has set it, as Docker does.
     type: str
     choices: [unmanaged, present, latest]
     default: unmanaged
@@ -122,6 +131,8 @@ options:
     description:
       - Run the pending files in one transaction and take it back, to find what the server would refuse. Nothing
         changes, but sequences go on. Files outside of transactions are left out, with a warning.
+      - All files share the one transaction, so what they set for their own, such as C(ISOLATION LEVEL), is left out,
+        with a warning.
       - All locks are held until the end, so do this on a copy or at a quiet time.
     type: bool
     default: false
@@ -181,6 +192,12 @@ EXAMPLES = r"""
       app_password: "{{ app_password }}"
   register: migrations
 
+- name: Bring the database of a stack up to date whose server publishes no port
+  groundwork.backend.pgvector_migrate:
+    login_dsn: "{{ database_url }}"
+    container: verisphere-postgres-1
+    directory: /srv/verisphere/current/ops/postgres/migrations
+
 - name: Adopt a database that has the first three migrations already
   groundwork.backend.pgvector_migrate:
     database: verisphere
@@ -217,22 +234,43 @@ applied:
     execution_ms:
       description: Run time in milliseconds.
       type: int
-  sample: [{version: "0001", name: create_items, execution_ms: 12}]
+    lossy:
+      description:
+        - The rules by which its statements lose data, so that the release before may miss something that is gone.
+        - V(ban-drop-column), V(ban-drop-database), V(ban-drop-table), V(ban-truncate-cascade) and
+          V(changing-column-type) are those of O(lint); V(truncate), V(drop-cascade) and V(drop-owned) come on top.
+          Tables that the same run makes do not count; what a comment allows does.
+        - C(DELETE), C(UPDATE) and what a C(DO) block or a function does are not seen.
+      type: list
+      elements: str
+  sample: [{version: "0001", name: create_items, execution_ms: 12, lossy: []}]
 pending:
   description: The migrations that are still to be applied; only check mode and a failure leave any.
   returned: unless it failed before files and ledger were compared
   type: list
   elements: dict
-  sample: [{version: "0002", name: add_index}]
+  contains:
+    version:
+      description: Version as in the file name.
+      type: str
+    name:
+      description: Name as in the file name.
+      type: str
+    lossy:
+      description: As in RV(applied).
+      type: list
+      elements: str
+  sample: [{version: "0002", name: drop_old, lossy: [ban-drop-column]}]
 undone:
-  description: The migrations that were undone, like RV(applied); only the versions and RV(ledger) are returned beside.
+  description: The migrations that were undone, like RV(applied) without C(lossy). Only the versions and RV(ledger) are
+    returned beside.
   returned: with O(down_to)
   type: list
   elements: dict
   sample: [{version: "0002", name: add_index, execution_ms: 4}]
 rehearsed:
-  description: The migrations that ran and were taken back, like RV(applied).
-  returned: with O(rehearse)
+  description: The migrations that ran and were taken back, like RV(applied) without C(lossy).
+  returned: with O(rehearse), but not in check mode
   type: list
   elements: dict
   sample: [{version: "0002", name: add_index, execution_ms: 40}]
@@ -309,7 +347,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.groundwork.backend.plugins.module_utils import _postgres
+from ansible_collections.groundwork.backend.plugins.module_utils import _postgres, _postgres_container
 from ansible_collections.groundwork.backend.plugins.module_utils._ledger import Ledger
 from ansible_collections.groundwork.backend.plugins.module_utils._limits import Limits, milliseconds
 from ansible_collections.groundwork.backend.plugins.module_utils._migrate import Run
@@ -322,13 +360,17 @@ from ansible_collections.groundwork.backend.plugins.module_utils._sql_variables 
 def execute(context: Context) -> dict[str, Any]:
     """Check the options, then run."""
     params = context.params
+    variables = check_variables(params["variables"])
+    secrets = _secrets(params["login_dsn"])
     migrations = discover(Path(params["directory"]))
     if not migrations:
         context.warn(f"The directory {params['directory']} holds no migration.")
 
+    server = _postgres_container.find(params["container"]) if params["container"] else None
+
     def connect() -> Any:
         name = f"groundwork.backend pgvector_migrate on {socket.gethostname()}"
-        connection = _postgres.connect(params, application_name=name[:63])
+        connection = _postgres.connect(params, application_name=name[:63], address=server.address if server else None)
         context.cleanup.callback(connection.close)
         return connection
 
@@ -349,7 +391,8 @@ def execute(context: Context) -> dict[str, Any]:
             statement_timeout_ms=milliseconds("statement_timeout", params["statement_timeout"]),
             lock_retries=params["lock_retries"],
         ),
-        variables=check_variables(params["variables"]),
+        variables=variables,
+        secrets=secrets,
         lock_wait=params["lock_wait"],
         read_only=context.check_mode or params["verify_only"],
         rehearse=params["rehearse"],
@@ -359,19 +402,27 @@ def execute(context: Context) -> dict[str, Any]:
         down_to=params["down_to"],
         extension=params["vector_extension"],
         allowed_vector_versions=params["allowed_vector_versions"],
+        shm_bytes=server.shm_bytes if server else None,
     )
     result = run.execute()
     return {**result, "changed": False} if params["verify_only"] else result
 
 
+def _secrets(dsn: str | None) -> dict[str, str]:
+    """The password in login_dsn, which Ansible does not know as a secret of its own."""
+    password = _postgres.dsn_parameters(dsn).get("password") if dsn else None
+    return {"login_dsn": password} if password else {}
+
+
 def main() -> None:
     """Run the module."""
-    login = _postgres.login_options()
+    login = _postgres.login_or_dsn_options()
     run_module(
         execute,
         unmasked=("variables",),
         argument_spec={
             **login["argument_spec"],
+            "container": {"type": "str"},
             "directory": {"type": "path", "required": True},
             "variables": {"type": "dict", "default": {}, "no_log": True},
             "baseline": {"type": "str"},
@@ -398,7 +449,9 @@ def main() -> None:
             "ledger_schema": {"type": "str", "default": "public"},
             "ledger_table": {"type": "str", "default": "schema_migrations"},
         },
+        required_one_of=login["required_one_of"],
         mutually_exclusive=[
+            *login["mutually_exclusive"],
             ["baseline", "import_from", "down_to"],
             ["target", "down_to"],
             ["rehearse", "verify_only", "rebuild_invalid_indexes", "down_to"],

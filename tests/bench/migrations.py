@@ -3,8 +3,8 @@
 """pgvector_migrate beside other runners: 1,000 files of two statements on one server, and readers behind an ALTER.
 
 The floor is one session of psql that gets all files as one script, each in a transaction with its ledger row. Peers:
-the psql loop of the VeriSphere Makefile, yoyo and Alembic (PyPI), dbmate (npm), and Sqitch where it is installed; what
-cannot be had is named and left out. The server does not wait for the disk, which is the hardest case for us.
+the psql loop of the VeriSphere Makefile, yoyo and Alembic (PyPI), dbmate (npm), and Sqitch (Debian); what cannot be had
+is named and left out. The server does not wait for the disk, which is the hardest case for us.
 """
 
 from __future__ import annotations
@@ -212,6 +212,19 @@ def _alembic(place: Path, texts: list[str]) -> None:
         )
 
 
+def _sqitch(psql: Path) -> Callable[[Path, list[str]], None]:
+    def write(place: Path, texts: list[str]) -> None:
+        (place / "sqitch.conf").write_text(f'[core]\n\tengine = pg\n[engine "pg"]\n\tclient = {psql}\n')
+        (place / "deploy").mkdir()
+        lines = ["%syntax-version=1.0.0", "%project=bench", ""]
+        for number, text in enumerate(texts, 1):
+            lines.append(f"f{number} 2026-01-01T00:00:00Z Bench <bench@example.org>")
+            (place / "deploy" / f"f{number}.sql").write_text(f"BEGIN;\n{text}COMMIT;\n")
+        (place / "sqitch.plan").write_text("\n".join(lines) + "\n")
+
+    return write
+
+
 def _peers(home: Path, server: PostgresServer) -> list[Peer]:
     psql = server.bindir / "psql"
     loop = f'for f in *.sql; do {psql} -qX -d "$BENCH_DSN" -f $f; done'
@@ -235,8 +248,19 @@ def _peers(home: Path, server: PostgresServer) -> list[Peer]:
         peers.append(Peer("dbmate", _dbmate, lambda dsn, _place: [*words, f"{dsn}?sslmode=disable", "migrate"]))
     else:
         print("dbmate is left out: npm could not install it.")
-    if not shutil.which("sqitch"):
-        print("Sqitch is left out: it is not installed (Debian's package sqitch).")
+    if not shutil.which("sqitch") and shutil.which("apt-get") and os.geteuid() == 0:
+        packages = ["sqitch", "libdbd-pg-perl"]
+        command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
+        subprocess.run(
+            command, check=False, capture_output=True, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        )
+    if shutil.which("sqitch"):
+        deploy = ["sqitch", "deploy", "--no-verify", "--target"]
+        peers.append(
+            Peer("Sqitch", _sqitch(psql), lambda dsn, _place: [*deploy, f"db:pg:{dsn.removeprefix('postgresql:')}"])
+        )
+    else:
+        print("Sqitch is left out: Debian's packages sqitch and libdbd-pg-perl could not be installed.")
     return peers
 
 

@@ -84,6 +84,49 @@ def test_foreign_ledger_table_is_refused(bench18: Bench) -> None:
     assert not bench18.exists("a")
 
 
+def test_ledger_of_a_newer_version_is_refused_whatever_its_columns_are(bench: Bench) -> None:
+    bench.write({"0001_a.sql": "CREATE TABLE a (x int)"})
+    bench.run()
+    bench.write({"0002_b.sql": "CREATE TABLE b (x int)"})
+    newer = "ALTER TABLE schema_migrations RENAME CONSTRAINT groundwork_ledger_format_1 TO groundwork_ledger_format_12"
+    for change in (newer, "ALTER TABLE schema_migrations ADD COLUMN other text"):
+        bench.execute(change)
+        for check in (True, False):
+            result = bench.run(check=check)
+            assert "public.schema_migrations was written by a newer version of this collection" in result["msg"]
+            assert "it has the format 12, and this version knows 1" in result["msg"]
+    assert not bench.exists("b")
+
+
+def test_ledger_without_a_format_gets_one_in_silence(bench: Bench) -> None:
+    bench.write({"0001_a.sql": "CREATE TABLE a (x int)"})
+    bench.run()
+    bench.execute("ALTER TABLE schema_migrations DROP CONSTRAINT groundwork_ledger_format_1")
+    assert bench.run()["changed"] is False
+    bench.write({"0002_b.sql": "CREATE TABLE b (x int)"})
+    marks = "SELECT count(*) FROM pg_constraint WHERE conname = 'groundwork_ledger_format_1'"
+    with bench.connect() as reader, reader.transaction():
+        reader.execute("SELECT * FROM schema_migrations")
+        result = bench.run()  # what cannot be marked now is marked later
+    assert ("warnings" in result, result["schema_version"]) == (False, "0002"), result
+    assert bench.query(marks) == [(0,)]
+    bench.write({"0003_c.sql": "CREATE TABLE c (x int)"})
+    assert bench.run()["schema_version"] == "0003"
+    assert bench.query(marks) == [(1,)]
+
+
+def test_a_role_without_the_right_to_make_tables_writes_an_existing_ledger(bench: Bench) -> None:
+    bench.write({"0001_a.sql": "CREATE SCHEMA own"})
+    bench.run()
+    role = f"writer_{bench.database}"
+    bench.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'plain'; GRANT ALL ON SCHEMA own TO {role}")
+    bench.execute(f"GRANT SELECT, INSERT ON schema_migrations TO {role}; REVOKE CREATE ON SCHEMA public FROM public")
+    bench.write({"0002_b.sql": "CREATE TABLE own.b (x int)"})
+    result = bench.run(login_user=role, login_password="plain")
+    assert result["schema_version"] == "0002", result
+    assert bench.query("SELECT applied_by FROM schema_migrations WHERE version = '0002'") == [(role,)]
+
+
 def test_own_transaction_does_not_split_the_ledger_row_from_the_change(bench: Bench) -> None:
     bench.write({"0001_own.sql": "BEGIN;\nCREATE TABLE a (x int);\nSELECT 1/0;\nCOMMIT;\n"})
     result = bench.run()
@@ -275,6 +318,26 @@ def test_blocked_alter_is_tried_again(bench: Bench) -> None:
     assert [entry["version"] for entry in result["applied"]] == ["0002"], result
 
 
+def test_deadlock_is_tried_again(bench: Bench) -> None:
+    bench.write({"0001_a.sql": "CREATE TABLE a (x int); CREATE TABLE b (x int)"})
+    bench.run()
+    # who starts to wait last finds the deadlock and is ended: the file waits until the other one does
+    others = "EXISTS (SELECT FROM a) OR EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'a'::regclass)"
+    pause = f"DO $$ BEGIN WHILE NOT ({others}) LOOP PERFORM pg_sleep(0.02); END LOOP; END $$"
+    bench.write({"0002_b.sql": f"LOCK TABLE a;\n{pause};\nLOCK TABLE b;\nCREATE TABLE c (x int);"})
+    held = "SELECT count(*) FROM pg_locks WHERE granted AND relation = 'a'::regclass AND mode LIKE 'AccessExcl%'"
+    with bench.connect() as other, other.transaction():
+        other.execute("SET LOCAL deadlock_timeout = '1h'")
+        other.execute("LOCK TABLE b")
+        process = bench.module.start("pgvector_migrate", bench.options(lock_timeout="0"))
+        bench.wait(lambda: bench.query(held) == [(1,)])
+        other.execute("LOCK TABLE a")
+        other.execute("INSERT INTO a VALUES (1)")
+    result = json.loads(process.communicate(timeout=60)[0])
+    assert [entry["version"] for entry in result.get("applied", [])] == ["0002"], result
+    assert "deadlock detected" in (bench.server.socket_dir / "log").read_text()
+
+
 def test_statement_timeout(bench18: Bench) -> None:
     bench18.write({"0001_a.sql": "SELECT pg_sleep(30)"})
     assert "statement timeout (SQLSTATE 57014)" in bench18.run(statement_timeout="100ms")["msg"]
@@ -423,7 +486,7 @@ def test_result_survives_variables_with_ordinary_values(bench18: Bench) -> None:
     bench18.write({"0001_verisphere.sql": "CREATE TABLE :db (x int)", "0002_public.sql": "SELECT 1 / 0"})
     variables = {"db": "verisphere", "a": "1", "b": "public", "c": "0001", "d": "postgres", "e": True, "f": 2}
     planned = bench18.run(check=True, variables=variables)
-    assert planned["pending"][0] == {"version": "0001", "name": "verisphere"}
+    assert planned["pending"][0] == {"version": "0001", "name": "verisphere", "lossy": []}
     result = bench18.run(variables=variables)
     assert result["applied"][0]["name"] == "verisphere"
     assert (result["schema_version"], result["ledger"]) == ("0001", "public.schema_migrations")

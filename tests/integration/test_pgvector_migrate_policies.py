@@ -111,6 +111,36 @@ def test_rehearsal_finds_the_error_and_leaves_nothing(bench18: Bench) -> None:
     assert not bench18.exists("a")
 
 
+@pytest.mark.parametrize("mode", ["ISOLATION LEVEL SERIALIZABLE", "ISOLATION LEVEL REPEATABLE READ, READ WRITE"])
+def test_rehearsal_leaves_modes_of_transactions_out(bench: Bench, mode: str) -> None:
+    bench.write({**TWO, "0003_c.sql": f"BEGIN {mode}; INSERT INTO b VALUES (1); COMMIT", "0004_d.sql": "SELECT 1"})
+    bench.write({"0005_e.sql": f"SET TRANSACTION {mode}; CREATE TABLE seen AS SELECT 1 AS x"})
+    result = bench.run(rehearse=True)
+    assert [entry["version"] for entry in result["rehearsed"]] == ["0001", "0002", "0003", "0004", "0005"], result
+    assert "share one there: 0003_c.sql, 0005_e.sql" in str(result["warnings"])
+    assert bench.run()["schema_version"] == "0005"
+
+
+def test_rehearsal_finds_what_a_commit_would_refuse(bench18: Bench) -> None:
+    bench18.write(
+        {
+            "0001_a.sql": "CREATE TABLE a (x int PRIMARY KEY); CREATE TABLE b (x int, "
+            "CONSTRAINT fk FOREIGN KEY (x) REFERENCES a DEFERRABLE INITIALLY DEFERRED)",
+            "0002_b.sql": "INSERT INTO b VALUES (1); INSERT INTO a VALUES (1)",
+            "0003_c.sql": "INSERT INTO b VALUES (2); INSERT INTO a VALUES (2); ALTER TABLE b ADD COLUMN y int",
+        }
+    )
+    # the last file alters a table whose check is still to come, in the same transaction
+    assert "0003_c.sql" in bench18.run(rehearse=True)["msg"]
+    bench18.write({"0003_c.sql": "INSERT INTO b VALUES (2); INSERT INTO a VALUES (2)"})
+    assert len(bench18.run(rehearse=True)["rehearsed"]) == 3
+    bench18.write({"0004_d.sql": "ALTER TABLE b ADD COLUMN y int", "0005_e.sql": "INSERT INTO b VALUES (9)"})
+    refused = bench18.run(rehearse=True)
+    assert "0005_e.sql" in refused["msg"], refused
+    assert "violates foreign key constraint" in refused["msg"]
+    assert not bench18.exists("a")
+
+
 def test_settings_do_not_leak_inside_of_a_rehearsal(bench18: Bench) -> None:
     bench18.write({"0001_a.sql": "SET search_path TO nowhere; SET ROLE pg_monitor", "0002_b.sql": "CREATE TABLE b ()"})
     assert len(bench18.run(rehearse=True)["rehearsed"]) == 2
@@ -186,6 +216,24 @@ def test_file_sets_its_own_limits(bench18: Bench) -> None:
     assert bench18.query("SELECT * FROM seen") == [("7s", "1h")]
     bench18.write({"0002_a.sql": "-- x\n-- groundwork: lock=1\nSELECT 1"})
     assert "0002_a.sql, line 2: 'lock=1' is no setting" in bench18.run(check=True)["msg"]
+
+
+def test_what_loses_data_is_told_before_and_after(bench18: Bench) -> None:
+    bench18.write({"0001_a.sql": "CREATE TABLE a (x int, y int)"})
+    bench18.run()
+    bench18.write(
+        {
+            "0002_b.sql": "-- squawk-ignore ban-drop-column\nALTER TABLE a DROP COLUMN y",
+            "0003_c.sql": "INSERT INTO a VALUES (1)",
+            "0004_d.sql": "TRUNCATE a;\nSELECT 1/0",
+        }
+    )
+    expected = [["ban-drop-column"], [], ["truncate"]]
+    for options in ({"check": True}, {"verify_only": True}):
+        assert [entry["lossy"] for entry in bench18.run(lint="ignore", **options)["pending"]] == expected
+    failed = bench18.run()
+    assert [entry["lossy"] for entry in failed["applied"]] == expected[:2], failed
+    assert [entry["lossy"] for entry in failed["pending"]] == expected[2:]
 
 
 def test_dangerous_statements_warn_or_fail(bench18: Bench) -> None:

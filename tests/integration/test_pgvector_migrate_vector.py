@@ -21,6 +21,10 @@ TABLE = "CREATE EXTENSION vector;\nCREATE TABLE items (id int, e vector(3072) NO
         ("CREATE INDEX CONCURRENTLY i ON public.items USING ivfflat (E vector_l2_ops) WITH (lists = 9)", "2000"),
         ("ALTER TABLE items ALTER s TYPE halfvec(4001); CREATE INDEX ON items USING hnsw (s halfvec_l2_ops)", "4000"),
         ("CREATE INDEX ON items USING hnsw ((e::halfvec(5000)) halfvec_l2_ops)", "binary_quantize"),
+        ("CREATE INDEX ON items USING hnsw ((CAST(e AS halfvec(5000))) halfvec_l2_ops)", "binary_quantize"),
+        ("CREATE INDEX ON items USING hnsw ((CAST (e AS public.vector(2001))) vector_ip_ops)", "halfvec_ip_ops"),
+        ("CREATE INDEX ON items USING hnsw ((e::public.halfvec(5000)) public.halfvec_l2_ops)", "binary_quantize"),
+        ("CREATE INDEX ON items USING ivfflat ((subvector(e, 1, 9)::vector(2002)) vector_l2_ops)", "2000"),
         ("ALTER TABLE items ADD COLUMN x vector(2001); CREATE INDEX ON items USING hnsw (x vector_l2_ops)", "2000"),
     ],
 )
@@ -108,3 +112,34 @@ def test_memory_above_dev_shm_is_a_warning(bench18: Bench) -> None:
     bench18.execute(f"ALTER DATABASE {bench18.database} SET maintenance_work_mem = '1024GB'")
     found = bench18.run(check=True)
     assert ("shm_size" in str(found.get("warnings"))) is (size is not None and size < 2**40), found
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "warned"),
+    [
+        ("SET maintenance_work_mem = '1TB'", "CREATE INDEX ON items USING hnsw (s halfvec_l2_ops)", True),
+        ("SET LOCAL maintenance_work_mem TO 1073741823", "CREATE INDEX ON items USING hnsw (s halfvec_l2_ops)", True),
+        ("SET maintenance_work_mem = '1TB'", "CREATE INDEX ON items USING ivfflat (s halfvec_l2_ops)", False),
+        ("SET maintenance_work_mem = '1TB'", "CREATE INDEX ON items (id)", False),
+        (
+            "SET maintenance_work_mem = '1TB'; RESET maintenance_work_mem",
+            "CREATE INDEX ON items USING hnsw (s halfvec_l2_ops)",
+            False,
+        ),
+    ],
+)
+def test_memory_that_a_file_sets_counts(bench: Bench, first: str, second: str, warned: bool) -> None:
+    known = _pgvector.shared_bytes(bench.query("SELECT pg_read_file('/proc/mounts')")[0][0])
+    if known is None:
+        pytest.skip("needs a /dev/shm whose size was set")
+    bench.write({"0001_a.sql": f"{TABLE}{first};\n{second}"})
+    found = bench.run(check=True)
+    assert ("shm_size" in str(found.get("warnings"))) is warned, found
+
+
+def test_plain_role_may_build_a_vector_index(bench: Bench) -> None:
+    role = f"builder_{bench.database}"
+    bench.execute(f"CREATE EXTENSION vector; CREATE ROLE {role} LOGIN PASSWORD 'plain'")
+    bench.execute(f"ALTER DATABASE {bench.database} OWNER TO {role}")
+    bench.write({"0001_a.sql": "CREATE TABLE items (e vector(3)); CREATE INDEX ON items USING hnsw (e vector_l2_ops)"})
+    assert bench.run(login_user=role, login_password="plain").get("changed") is True

@@ -56,6 +56,34 @@ def test_a_new_table_is_not_in_use() -> None:
     assert rules("CREATE TABLE b (x int); CREATE INDEX ON a (x)") == ["require-concurrent-index-creation"]
 
 
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["DROP TABLE a, b"], [["ban-drop-table"]]),
+        (["ALTER TABLE a DROP b, ALTER c TYPE int"], [["ban-drop-column", "changing-column-type"]]),
+        (["ALTER TABLE a DROP b; ALTER TABLE a DROP c"], [["ban-drop-column"]]),
+        (["TRUNCATE a"], [["truncate"]]),
+        (["TRUNCATE TABLE ONLY a, b RESTART IDENTITY"], [["truncate"]]),
+        (["TRUNCATE a CASCADE"], [["ban-truncate-cascade"]]),
+        (["DROP SCHEMA s CASCADE"], [["drop-cascade"]]),
+        (["DROP TYPE t CASCADE"], [["drop-cascade"]]),
+        (["DROP TYPE t"], [[]]),
+        (["DROP OWNED BY r"], [["drop-owned"]]),
+        (["-- squawk-ignore ban-drop-table\nDROP TABLE a"], [["ban-drop-table"]]),
+        (["ALTER TABLE a RENAME TO b", "DROP VIEW v", "DELETE FROM a"], [[], [], []]),
+        (["CREATE TABLE a (x int)", "DROP TABLE public.a"], [[], []]),
+        (["CREATE TABLE a (x int); DROP TABLE a, b"], [["ban-drop-table"]]),
+        (["CREATE TABLE IF NOT EXISTS a (x int)", "DROP TABLE a"], [[], ["ban-drop-table"]]),
+        (["CREATE TABLE s.a (x int)", "DROP TABLE a"], [[], ["ban-drop-table"]]),
+        (["CREATE TEMP TABLE a (x int); TRUNCATE a", "TRUNCATE a"], [[], ["truncate"]]),
+        (["CREATE UNLOGGED TABLE a (x int)", "ALTER TABLE a DROP x"], [[], []]),
+    ],
+)
+def test_what_loses_data(texts: list[str], expected: list[list[str]]) -> None:
+    scripts = [_script.prepare(text, {}, f"{number:04}_x.sql") for number, text in enumerate(texts, 1)]
+    assert _lint.losses(scripts) == expected
+
+
 def test_comments_allow_what_they_name() -> None:
     text = "SELECT 1;\n-- squawk-ignore ban-drop-table, renaming-table\nDROP TABLE a;\nDROP TABLE b"
     assert rules(text) == ["ban-drop-table"]

@@ -62,6 +62,21 @@ def test_missing_directory(tmp_path: Path) -> None:
         _migrations.discover(tmp_path / "nope")
 
 
+def test_a_file_instead_of_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "0001_a.sql").write_text("SELECT 1")
+    with pytest.raises(StateError, match=r"Could not read the directory .*: Not a directory"):
+        _migrations.discover(tmp_path / "0001_a.sql")
+
+
+def test_links_are_followed_and_one_that_leads_nowhere_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "kept.txt").write_text("SELECT 1")
+    (tmp_path / "0001_a.sql").symlink_to("kept.txt")
+    assert [item.text for item in _migrations.discover(tmp_path)] == ["SELECT 1"]
+    (tmp_path / "0002_b.sql").symlink_to("nowhere")
+    with pytest.raises(StateError, match=r"Could not read .*0002_b.sql: No such file"):
+        _migrations.discover(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
