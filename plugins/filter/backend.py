@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -11,7 +12,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.groundwork.backend.plugins.module_utils import _dotenv, _stack
+from ansible_collections.groundwork.backend.plugins.module_utils import _deploy, _dotenv, _secrets_services, _stack
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import GroundworkError
 
 _ROUNDS = 200_000
@@ -33,17 +34,41 @@ def settings_digest(settings: Any, salt: str = "") -> str:
     return hashlib.pbkdf2_hmac("sha256", text.encode(), salt.encode(), _ROUNDS).hex()
 
 
+def _sentence(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with the errors of the library as Ansible's."""
+
+    @functools.wraps(function)
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        try:
+            return function(*arguments, **options)
+        except GroundworkError as error:
+            raise AnsibleFilterError(str(error)) from error
+
+    return wrapped
+
+
 class FilterModule:
     """Registers the filters."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Name to function."""
         return {
+            "batches": _sentence(_deploy.batches),
             "container_endpoints": _stack.container_endpoints,
             "dotenv": dotenv,
+            "env_changes": _deploy.env_changes,
+            "hooks": _sentence(_deploy.hooks),
             "migration_ports": _stack.migration_ports,
+            "other_checks": _deploy.other_checks,
+            "proxy_checks": _deploy.proxy_checks,
+            "proxy_sites": _sentence(_deploy.proxy_sites),
+            "recorded_migrations": _deploy.recorded_migrations,
+            "release_table": _stack.release_table,
+            "rolled_services": _sentence(_deploy.rolled_services),
+            "services_using": _sentence(_secrets_services.services_using),
             "settings_digest": settings_digest,
             "status_table": _stack.status_table,
             "store_checks": _stack.store_checks,
+            "upstream_servers": _deploy.upstream_servers,
             "web_checks": _stack.web_checks,
         }

@@ -16,6 +16,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._errors import 
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-]*\Z")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_ENTRY = re.compile(r"""([A-Za-z_][A-Za-z0-9_]*)=('[^']*'|"(?:\\.|[^"\\])*"|[^\n]*)\n""", re.DOTALL)
 
 
 def quote(value: str) -> str:
@@ -61,3 +62,8 @@ def render(values: Mapping[Any, object]) -> str:
             )
         lines.append(f"{name}={quote(text)}")
     return "".join(f"{line}\n" for line in lines)
+
+
+def raw_values(text: str) -> dict[str, str]:
+    """The values of a text that render() wrote, by name, still quoted: enough to tell whether one differs."""
+    return {match[1]: match[2] for match in _ENTRY.finditer(text)}

@@ -103,11 +103,15 @@ def status_table(
     schemas: Sequence[Mapping[str, Any]],
     sets: Mapping[str, Any],
     release: str,
+    *,
+    lock: Mapping[str, Any],
+    log: Sequence[Mapping[str, Any]],
 ) -> list[str]:
-    """The lines of status.yml: release, services, health, schema versions, newest backup set.
+    """The lines of status.yml: release, services, health, schema versions, newest backup set, deploy lock, audit log.
 
     schemas: results of pgvector_migrate in check mode, each with its inventory entry under "item".
     sets:    result of backup_set with action=list.
+    lock:    result of deploy_lock in check mode; log: entries of deploy_log.
     """
     rows = [("what", "name", "state"), ("release", "current", release)]
     for container in containers:
@@ -121,8 +125,33 @@ def status_table(
     rows.append(("backup", "newest", newest))
     for damaged in sets.get("damaged") or ():
         rows.append(("backup", damaged["id"], f"damaged: {damaged['reason']}"))
-    width = max(len(name) for _what, name, _state in rows)
-    return [f"{what:<8}| {name:<{width}} | {state}" for what, name, state in rows]
+    rows.append(("deploy", "lock", "free" if lock["verdict"] == "free" else lock["summary"]))
+    for entry in log:
+        told = " ".join(str(entry[key]) for key in ("step", "result", "release", "user") if entry.get(key))
+        rows.append(("deploy", entry["time"], f"{told}: {entry['note']}" if entry.get("note") else told))
+    return _table(rows)
+
+
+def release_table(releases: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The lines of releases.yml, newest deploy first, from release_store with action=list."""
+    rows = [("release", "deployed at", "by", "result", "schema", "")]
+    for one in releases:
+        schema = ", ".join(f"{name} {version}" for name, version in (one.get("schema_versions") or {}).items())
+        notes = ["current"] if one["current"] else []
+        if not one["complete"]:
+            notes.append(f"incomplete: {', '.join(one['missing'])}")
+        lossy = [m["version"] for m in one.get("migrations") or () if m["lossy"]]
+        if lossy:
+            notes.append(f"lost something: {', '.join(lossy)}")
+        told = [one.get(key) or "-" for key in ("deployed_at", "by", "result")]
+        rows.append((one["id"], *told, schema or "-", "; ".join(notes)))
+    return _table(rows)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines with columns of equal width."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [" | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _schema_state(schema: Mapping[str, Any]) -> str:

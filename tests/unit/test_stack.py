@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from ansible_collections.groundwork.backend.plugins.module_utils._stack import (
     container_endpoints,
+    release_table,
     status_table,
     store_checks,
     web_checks,
@@ -62,6 +63,8 @@ def test_the_table_has_a_line_for_everything_and_says_what_is_wrong() -> None:
         [{"item": {"database": "db"}, "schema_version": "0002", "pending": [{"version": "0003"}]}],
         {"latest": None, "count": 0, "damaged": [{"id": "20261121T061200Z", "reason": "no manifest"}]},
         "abc",
+        lock={"verdict": "alive", "summary": "alice on ci-7"},
+        log=[{"time": "10:00", "step": "deploy", "result": "failed", "release": "def", "user": "alice", "note": "no"}],
     )
     assert [line.replace(" ", "") for line in lines] == [
         "what|name|state",
@@ -71,4 +74,23 @@ def test_the_table_has_a_line_for_everything_and_says_what_is_wrong() -> None:
         "schema|db|0002,1pending",
         "backup|newest|none",
         "backup|20261121T061200Z|damaged:nomanifest",
+        "deploy|lock|aliceonci-7",
+        "deploy|10:00|deployfaileddefalice:no",
+    ]
+
+
+def test_the_table_of_releases_says_what_is_missing_and_what_was_lost() -> None:
+    deployed = {"deployed_at": "10:00", "by": "alice", "result": "ok", "schema_versions": {"db": "0002"}}
+    lossy = [{"version": "0002", "lossy": ["ban-drop-table"]}]
+    lines = release_table(
+        [
+            {"id": "abc", **deployed, "migrations": lossy, "current": True, "complete": True, "missing": []},
+            {"id": "def", **dict.fromkeys(deployed), "migrations": None, "current": False, "complete": False}
+            | {"missing": ["image web"]},
+        ]
+    )
+    assert [line.replace(" ", "") for line in lines] == [
+        "release|deployedat|by|result|schema|",
+        "abc|10:00|alice|ok|db0002|current;lostsomething:0002",
+        "def|-|-|-|-|incomplete:imageweb",
     ]

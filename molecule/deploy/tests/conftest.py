@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: groundwork.backend contributors
+"""Fixtures of the scenario: two app hosts and a proxy, and what clients and containers say."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+ROOT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from support import collection, scenario
+from support.scenario import Playbook, connect, copy_source
+
+collection.install()
+
+SCENARIO = ROOT / "molecule" / "deploy"
+ADDRESSES = {"deploy-one": "198.18.0.103", "deploy-two": "198.18.0.104", "deploy-proxy": "198.18.0.105"}
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The hosts of the scenario."""
+
+    one: Host
+    two: Host
+    proxy: Host
+
+    def releases(self) -> list[str]:
+        """What the link "current" says on both app hosts."""
+        return [scenario.current_release(host, "relay") for host in (self.one, self.two)]
+
+    def served(self, times: int = 12) -> set[str]:
+        """The releases that answer through the proxy, which asks the hosts in turn."""
+        return {self.ask()["release"] for _ in range(times)}
+
+    def ask(self, path: str = "/ready") -> Any:
+        """The JSON answer of the service through the proxy, from the proxy host's own loopback."""
+        return json.loads(
+            self.proxy.check_output(
+                "curl --silent --show-error --fail --max-time 10 --header %s %s",
+                "Host: relay.example.org",
+                f"http://127.0.0.1{path}",
+            )
+        )
+
+    def replicas(self) -> list[list[str]]:
+        """On both app hosts the releases of the containers of the web service, also of stopped ones."""
+        command = (
+            "sudo docker ps --all --filter label=com.docker.compose.project=relay "
+            "--filter label=com.docker.compose.service=web --format '{{.Label \"org.groundwork.release\"}}'"
+        )
+        return [sorted(host.check_output(command).split()) for host in (self.one, self.two)]
+
+    def headers(self, path: str) -> str:
+        """Status line and headers of an answer of the proxy."""
+        return self.proxy.check_output(
+            "curl --silent --output /dev/null --dump-header - --header %s %s",
+            "Host: relay.example.org",
+            f"http://127.0.0.1{path}",
+        )
+
+    def wait_for(self, path: str, seconds: int = 120) -> None:
+        """Wait until a file is on the first host."""
+        self.one.check_output("sudo timeout %s sh -c %s", str(seconds), f"until test -e {path}; do sleep 0.1; done")
+
+    def stop_at_hook(self, playbook: Playbook, hook: str, number: signal.Signals, **variables: Any) -> None:
+        """Start a deploy, and end ansible-playbook with a signal while it is at a hook on the first host."""
+        mark = "/run/at-hook"
+        deploy = playbook.start("deploy", app_hooks={hook: [f"sh -c 'touch {mark}; sleep 5'"]}, **variables)
+        try:
+            self.wait_for(mark)
+        finally:
+            os.killpg(deploy.pid, number)
+            output, _ = deploy.communicate(timeout=60)
+            self.one.check_output("sudo rm -f %s", mark)
+        assert deploy.returncode != 0, output
+
+    def clean(self, release: str) -> None:
+        """Assert that both hosts have one set of replicas, of *release*, which is served, and that no lock is left."""
+        assert self.releases() == [release, release]
+        assert self.replicas() == [[release], [release]]
+        assert self.served() == {release}
+        for host in (self.one, self.two):
+            assert host.run("sudo test -e /srv/relay/deploy.lock").rc != 0, "a lock was left"
+
+
+@pytest.fixture(scope="session")
+def fleet() -> Fleet:
+    """The hosts over SSH."""
+    return Fleet(*(connect(address) for address in ADDRESSES.values()))
+
+
+@pytest.fixture
+def playbook(tmp_path: Path) -> Playbook:
+    """Runs playbooks."""
+    return Playbook(tmp_path, SCENARIO / "inventory")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A copy of the application that a test may change."""
+    return copy_source(SCENARIO / "app", tmp_path / "source")
+
+
+@pytest.fixture
+def release(fleet: Fleet, playbook: Playbook) -> str:
+    """The release of the unchanged application, which every test begins with."""
+    if (
+        fleet.replicas()[0] != fleet.releases()[:1]
+        or len(set(fleet.releases())) > 1
+        or fleet.ask()["greeting"] != "hello"
+    ):
+        run = playbook("deploy")
+        assert run.rc == 0, run.output
+    current, other = fleet.releases()
+    assert current == other
+    return current

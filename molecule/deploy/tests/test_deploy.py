@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: groundwork.backend contributors
+"""A deploy on two hosts behind a proxy: no request is dropped, and a release that fails never serves."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import ADDRESSES, Fleet
+from load import Load, WebSocket
+from support.scenario import Playbook, fingerprint
+
+
+def edit(source: Path, before: str, after: str) -> None:
+    """Change the application."""
+    app = source / "app.py"
+    text = app.read_text()
+    assert before in text
+    app.write_text(text.replace(before, after))
+
+
+def test_the_proxy_serves_the_release_of_both_hosts(fleet: Fleet, release: str) -> None:
+    fleet.clean(release)
+
+
+def test_a_second_deploy_changes_nothing_and_touches_no_container(
+    fleet: Fleet, release: str, playbook: Playbook
+) -> None:
+    before = [fingerprint(host) for host in (fleet.one, fleet.two)]
+    run = playbook("deploy")
+    assert (run.rc, run.changed) == (0, 0), run.output
+    assert [fingerprint(host) for host in (fleet.one, fleet.two)] == before
+    fleet.clean(release)
+
+
+def test_a_deploy_under_load_drops_no_request_and_lets_a_websocket_finish(
+    fleet: Fleet, release: str, playbook: Playbook
+) -> None:
+    with WebSocket(ADDRESSES["deploy-proxy"]) as socket, Load(fleet.proxy) as load:
+        run = playbook("deploy", relay_greeting="good day")
+        assert run.rc == 0, run.output
+    assert load.report.failed == 0, load.report
+    assert load.report.requests > 1000, load.report
+    assert socket.answers_after_switch > 0, "the WebSocket of the old replica answered after the switch"
+    [new] = fleet.served()
+    assert new != release
+    assert fleet.ask()["greeting"] == "good day"
+    fleet.clean(new)
+
+
+def test_check_mode_tells_what_would_roll_and_touches_nothing(fleet: Fleet, release: str, playbook: Playbook) -> None:
+    before = [fingerprint(host) for host in (fleet.one, fleet.two)]
+    run = playbook("deploy", "--check", "--diff", relay_greeting="would be new")
+    assert run.rc == 0, run.output
+    assert run.changed > 0
+    assert "~ GREETING" in run.words, run.output
+    assert "would be new" not in run.words
+    assert f"web {release}" in run.words, run.output
+    assert "built from the source and would be recreated: worker" in run.words
+    assert [fingerprint(host) for host in (fleet.one, fleet.two)] == before
+
+
+MISTAKES = {
+    "health never reached": ('{"ok": True,', '{"ok": False,', ["web", "ok"]),
+    "crash loop": (
+        "RELEASE = os",
+        "raise SystemExit('a mistake in the code')\nRELEASE = os",
+        ["web", "a mistake in the code"],
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_release_that_is_not_healthy_never_serves(
+    fleet: Fleet, release: str, playbook: Playbook, source: Path, mistake: tuple[str, str, list[str]]
+) -> None:
+    before, after, words = mistake
+    edit(source, before, after)
+    with Load(fleet.proxy) as load:
+        run = playbook("deploy", app_source={"path": str(source)}, app_health_timeout=8)
+    assert run.rc != 0
+    assert load.report.failed == 0, load.report
+    for word in [*words, f"Release {release} keeps serving", "deploy-one"]:
+        assert word in run.words, run.output
+    fleet.clean(release)
+
+
+def test_a_failing_migration_leaves_everything_as_it_was(
+    fleet: Fleet, release: str, playbook: Playbook, source: Path
+) -> None:
+    (source / "migrations" / "0002_broken.sql").write_text("ALTER TABLE no_such_table ADD COLUMN b int;\n")
+    run = playbook("deploy", app_source={"path": str(source)})
+    assert run.rc != 0
+    for word in ("0002_broken.sql", "no_such_table", f"Release {release} keeps serving"):
+        assert word in run.words, run.output
+    fleet.clean(release)
+
+
+def test_an_image_that_cannot_be_built_leaves_everything_as_it_was(
+    fleet: Fleet, release: str, playbook: Playbook, source: Path
+) -> None:
+    dockerfile = source / "Dockerfile"
+    dockerfile.write_text(dockerfile.read_text() + "RUN echo this step is wrong && false\n")
+    run = playbook("deploy", app_source={"path": str(source)})
+    assert run.rc != 0
+    for word in ("this step is wrong", f"Release {release} keeps serving"):
+        assert word in run.words, run.output
+    fleet.clean(release)
+
+
+def test_a_disk_that_is_full_while_building_is_named(
+    fleet: Fleet, release: str, playbook: Playbook, source: Path
+) -> None:
+    """The full disk is a small tmpfs of the build's own step: the host's disk is shared with the machine below."""
+    dockerfile = source / "Dockerfile"
+    full = "RUN --mount=type=tmpfs,target=/full,size=1048576 dd if=/dev/zero of=/full/file bs=1M count=2\n"
+    dockerfile.write_text(dockerfile.read_text() + full)
+    run = playbook("deploy", app_source={"path": str(source)})
+    assert run.rc != 0
+    for word in ("No space left on device", f"Release {release} keeps serving"):
+        assert word in run.words, run.output
+    fleet.clean(release)
+
+
+def test_a_failure_on_the_second_host_brings_the_first_one_back(
+    fleet: Fleet, release: str, playbook: Playbook, source: Path
+) -> None:
+    (source / "NEWS").write_text("new\n")
+    hooks = {"before_switch": ["sh -c 'test $(hostname) != deploy-two'"]}
+    with Load(fleet.proxy) as load:
+        run = playbook("deploy", app_source={"path": str(source)}, app_hooks=hooks)
+    assert run.rc != 0
+    assert load.report.failed == 0, load.report
+    assert "failed on deploy-two" in run.words, run.output
+    assert f"release {release} was brought back" in run.words, run.output
+    fleet.clean(release)
+
+
+def test_a_host_that_is_lost_in_the_middle_brings_the_others_back(
+    fleet: Fleet, release: str, playbook: Playbook, source: Path, tmp_path: Path
+) -> None:
+    (source / "NEWS").write_text("new\n")
+    lose = tmp_path / "lose.yml"
+    lose.write_text(
+        "- name: Lose the connection\n"
+        "  ansible.builtin.command: systemd-run --on-active=0.2 sh -c 'systemctl stop ssh.socket ssh; pkill sshd'\n"
+        "  when: inventory_hostname == 'deploy-two'\n"
+        "- name: Wait until it is lost\n"
+        "  ansible.builtin.pause: {seconds: 3}\n"
+    )
+    try:
+        run = playbook("deploy", app_source={"path": str(source)}, app_hooks={"before_switch": [{"tasks": str(lose)}]})
+    finally:
+        subprocess.run(["docker", "exec", "groundwork-testbed-deploy-two", "systemctl", "start", "ssh"], check=True)
+    assert run.rc != 0
+    assert "unreachable=1" in run.words, run.output
+    assert f"release {release} was brought back" in run.words, run.output
+    assert fleet.releases() == [release, release]
+    assert fleet.served() == {release}
+    again = playbook("deploy")
+    assert again.rc == 0, again.output
+    fleet.clean(release)
+
+
+STOPS = [
+    ("before_migrate", signal.SIGKILL),
+    ("before_switch", signal.SIGINT),
+    ("after_switch", signal.SIGKILL),
+]
+
+
+@pytest.mark.parametrize("stop", STOPS, ids=[f"{number.name} at {hook}" for hook, number in STOPS])
+def test_a_controller_that_is_stopped_in_the_middle_is_cleaned_up_after_by_the_next_run(
+    fleet: Fleet, release: str, playbook: Playbook, source: Path, stop: tuple[str, signal.Signals]
+) -> None:
+    (source / "NEWS").write_text(f"{stop}\n")
+    with Load(fleet.proxy) as load:
+        fleet.stop_at_hook(playbook, *stop, app_source={"path": str(source)})
+        run = playbook("deploy")
+    assert run.rc == 0, run.output
+    assert "Took over the lock" in run.words, run.output
+    assert load.report.failed == 0, load.report
+    fleet.clean(release)
+
+
+def test_a_lock_that_is_held_names_its_holder(fleet: Fleet, release: str, playbook: Playbook, source: Path) -> None:
+    (source / "NEWS").write_text("held\n")
+    hooks = {"before_migrate": ["sleep 12"]}
+    first = playbook.start("deploy", app_source={"path": str(source)}, app_hooks=hooks, app_lock_message="the long one")
+    fleet.wait_for("/srv/relay/deploy.lock")
+    second = playbook("deploy", app_lock_wait=0)
+    output, _ = first.communicate()
+    assert first.returncode == 0, output
+    assert second.rc != 0
+    for word in ("the long one", "deploy.lock", "since"):
+        assert word in second.words, second.output
+    assert playbook("deploy").rc == 0
+    fleet.clean(release)
+
+
+def test_a_broken_file_of_the_user_in_nginx_keeps_the_old_release_serving(
+    fleet: Fleet, release: str, playbook: Playbook, source: Path
+) -> None:
+    (source / "NEWS").write_text("nginx\n")
+    fleet.proxy.check_output("echo 'server { listen }' | sudo tee /etc/nginx/conf.d/mine.conf")
+    try:
+        run = playbook("deploy", app_source={"path": str(source)})
+    finally:
+        fleet.proxy.check_output("sudo rm /etc/nginx/conf.d/mine.conf")
+    assert run.rc != 0
+    for word in ("/etc/nginx/conf.d/mine.conf", f"Release {release} keeps serving"):
+        assert word in run.words, run.output
+    fleet.clean(release)
+
+
+def test_hooks_of_every_kind_run_for_a_new_release_only(
+    fleet: Fleet, release: str, playbook: Playbook, source: Path, tmp_path: Path
+) -> None:
+    (source / "NEWS").write_text("hooks\n")
+    tasks = tmp_path / "hook.yml"
+    tasks.write_text(
+        "- name: Leave a mark\n"
+        "  ansible.builtin.copy: {dest: /run/hook-tasks, content: '{{ app_name }}', mode: '0600'}\n"
+    )
+    hooks = {
+        "before_migrate": ["sh -c 'echo $APP_RELEASE > /run/hook-command'"],
+        "after_migrate": [
+            {"service": "web", "command": ["python", "-c", "import os; print(os.environ['APP_RELEASE'])"]}
+        ],
+        "after_switch": [{"tasks": str(tasks)}],
+    }
+    run = playbook("deploy", app_source={"path": str(source)}, app_hooks=hooks)
+    assert run.rc == 0, run.output
+    [new] = fleet.served()
+    for host in (fleet.one, fleet.two):
+        assert host.check_output("sudo cat /run/hook-command") == new
+        assert host.check_output("sudo cat /run/hook-tasks") == "relay"
+        host.check_output("sudo rm /run/hook-command /run/hook-tasks")
+    assert playbook("deploy", app_source={"path": str(source)}, app_hooks=hooks).changed == 0
+    assert fleet.one.run("sudo test -e /run/hook-command").rc != 0
+
+
+def test_maintenance_answers_503_and_lets_health_checks_through(fleet: Fleet, release: str, playbook: Playbook) -> None:
+    on = playbook("maintenance", app_maintenance=True)
+    assert on.rc == 0, on.output
+    status = fleet.headers("/")
+    assert "503" in status.splitlines()[0]
+    assert "retry-after" in status.lower()
+    assert fleet.ask("/ready")["release"] == release
+    off = playbook("maintenance", app_maintenance=False)
+    assert off.rc == 0, off.output
+    assert fleet.ask("/")["release"] == release
+
+
+def test_a_service_that_cannot_run_twice_is_recreated_and_comes_back_when_it_fails(
+    fleet: Fleet, release: str, playbook: Playbook, source: Path
+) -> None:
+    (source / "worker.py").write_text("raise SystemExit('the worker is broken')\n")
+    run = playbook("deploy", app_source={"path": str(source)}, app_health_timeout=20)
+    assert run.rc != 0
+    assert "the worker is broken" in run.words, run.output
+    assert f"Release {release} keeps serving" in run.words
+    for host in (fleet.one, fleet.two):
+        assert f"worker of release {release}" in host.check_output("sudo docker logs relay_worker")
+    fleet.clean(release)

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: groundwork.backend contributors
+"""What a deploy derives from a stack's settings; pure, behind the filters of the same names."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.groundwork.backend.plugins.module_utils._dotenv import raw_values
+from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError
+
+ROLLOUTS = ("rolling", "recreate")
+_SERVICE_KEYS = {"rollout", "one_shot"}
+_HOOK_KINDS = {"command": {"command"}, "service": {"service", "command"}, "tasks": {"tasks"}}
+KEEP = "keep"
+_ON, _OFF = ("on", "true", "yes", "1"), ("off", "false", "no", "0")
+HOOKS = ("before_migrate", "after_migrate", "before_switch", "after_switch", "after_rollback")
+
+Settings = Mapping[str, Mapping[str, Any]]
+
+
+def rolled_services(web_services: Settings, services: Settings, proxies: Sequence[str]) -> dict[str, Any]:
+    """The web services that are replaced without a gap: none without a proxy host, else all that can run twice.
+
+    services: app_services. Raises InputError for a key or a rollout that is not known.
+    """
+    for name, service in services.items():
+        if unknown := set(service) - _SERVICE_KEYS:
+            raise InputError(
+                f"app_services.{name} has the keys {sorted(unknown)}.", fix=f"Known are {sorted(_SERVICE_KEYS)}."
+            )
+        if service.get("rollout", ROLLOUTS[0]) not in ROLLOUTS:
+            raise InputError(
+                f"app_services.{name}.rollout is {service['rollout']!r}.", fix=f"Use one of {', '.join(ROLLOUTS)}."
+            )
+    if not proxies:
+        return {}
+    return {
+        name: dict(service)
+        for name, service in web_services.items()
+        if services.get(name, {}).get("rollout", ROLLOUTS[0]) == ROLLOUTS[0]
+    }
+
+
+def other_checks(names: Sequence[str], services: Settings, project: str) -> list[dict[str, Any]]:
+    """The health_wait checks of compose services, which are not rolled. app_services has the one-shots."""
+    if not names:
+        return []
+    one_shots = [name for name in names if services.get(name, {}).get("one_shot")]
+    return [
+        {"name": "services", "kind": "compose", "project": project, "services": list(names), "one_shots": one_shots}
+    ]
+
+
+def proxy_sites(web_services: Settings, app: str, rolled: Iterable[str], maintenance: Any) -> list[dict[str, Any]]:
+    """The nginx_sites of the rolled web services: one for each set of server_names, with a location for each service.
+
+    Services without server_names share the default site. maintenance is on, off, or "keep" for as it is.
+    Raises InputError when two services want one path of one site.
+    """
+    switched = {} if maintenance == KEEP else {"maintenance": _switch(maintenance)}
+    sites: dict[tuple[str, ...], dict[str, Any]] = {}
+    for name in rolled:
+        service = web_services[name]
+        server_names = tuple(service.get("server_names") or ())
+        site = sites.setdefault(
+            server_names,
+            {
+                "name": f"{app}-{name}",
+                "server_names": list(server_names),
+                "default": not server_names,
+                "locations": [],
+                "health_paths": [],
+                **switched,
+            },
+        )
+        path = service.get("path") or "/"
+        if any(location["path"] == path for location in site["locations"]):
+            raise InputError(
+                f"app_web_services.{name} wants the path {path} of a site that another service has there.",
+                fix="Give each service its own server_names or path.",
+            )
+        location = {"path": path, "upstream": {"app": app, "service": name}}
+        if "read_timeout" in service:
+            location["read_timeout"] = service["read_timeout"]
+        site["locations"].append(location)
+        if service["health"]["path"] not in site["health_paths"]:
+            site["health_paths"].append(service["health"]["path"])
+    return list(sites.values())
+
+
+def _switch(value: Any) -> bool:
+    text = str(value).lower()
+    if text not in {*_ON, *_OFF}:
+        raise InputError(f"app_maintenance is {value!r}.", fix=f"Use on, off, or {KEEP} for as it is.")
+    return text in _ON
+
+
+def proxy_checks(rolled: Settings, release: str) -> list[dict[str, Any]]:
+    """The health_wait checks of a proxy host: each rolled service by its public name, as the proxy itself reaches it.
+
+    With several app hosts the proxy asks them in turn, so that the old release answers now and then; the wait goes on
+    until the new one does.
+    """
+    checks = []
+    for name, service in rolled.items():
+        server_name = next(iter(service.get("server_names") or ()), "127.0.0.1").replace("*", "any")
+        check: dict[str, Any] = {
+            "name": f"{name} through the proxy",
+            "kind": "http",
+            "url": f"http://{server_name}{service['health']['path']}",
+            "address": "127.0.0.1",
+        }
+        if "expect" in service["health"]:
+            check["jmespath"] = service["health"]["expect"]
+        if "release" in service["health"]:
+            check["release"] = {"field": service["health"]["release"], "equals": release}
+        checks.append(check)
+    return checks
+
+
+def upstream_servers(rolled: Sequence[str], endpoints: Settings, which: str) -> list[dict[str, Any]]:
+    """For each rolled service the addresses of its new or old (*which*) replicas, from compose_rollout's endpoints."""
+    return [
+        {
+            "service": name,
+            "servers": [f"{_bracketed(at['host'])}:{at['port']}" for at in endpoints.get(name, {}).get(which, ())],
+        }
+        for name in rolled
+    ]
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def hooks(entries: Sequence[Any], when: str) -> list[dict[str, Any]]:
+    """app_hooks.<when>, each with its kind (command, service, tasks), command as a list, and a label.
+
+    A plain text is a command on the host. Raises InputError for one that is none of the kinds.
+    """
+    found = []
+    for entry in entries:
+        given = {"command": entry} if isinstance(entry, str) else entry
+        keys = set(given) if isinstance(given, Mapping) else set()
+        kind = next((kind for kind, wanted in _HOOK_KINDS.items() if keys == wanted), None)
+        if when not in HOOKS or kind is None:
+            raise InputError(
+                f"app_hooks.{when} has the entry {entry!r}.",
+                fix=f"Give a command, a service with a command, or tasks; and the hooks are {', '.join(HOOKS)}.",
+            )
+        command = given.get("command", [])
+        command = shlex.split(command) if isinstance(command, str) else [str(word) for word in command]
+        found.append({**given, "kind": kind, "command": command, "label": given.get("tasks") or shlex.join(command)})
+    return found
+
+
+def recorded_migrations(databases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What release_store records of the migrations that ran: {"database", "version", "name", "lossy"} for each."""
+    return [
+        {
+            "database": entry["database"],
+            "version": str(applied.get("version") or applied.get("revision") or ""),
+            "name": str(applied.get("name") or applied.get("message") or ""),
+            "lossy": list(applied.get("lossy") or ()),
+        }
+        for entry in databases
+        for applied in entry["applied"]
+    ]
+
+
+def batches(hosts: Sequence[str], serial: Any) -> list[list[str]]:
+    """The hosts in the order in which they are deployed: *serial* is a count, a percentage ("50%"), or a list of these.
+
+    The last entry of a list goes for the rest, as with a play's serial. Raises InputError.
+    """
+    steps = list(serial) if isinstance(serial, list) else [serial]
+    left, found = list(hosts), []
+    while left:
+        step = str(steps.pop(0) if len(steps) > 1 else steps[0])
+        try:
+            share = float(step.removesuffix("%"))
+            size = math.floor(len(hosts) * share / 100) if step.endswith("%") else int(step)
+        except ValueError as error:
+            raise InputError(
+                f"app_serial is {serial!r}.", fix="Give a count such as 1, or a share such as 50%."
+            ) from error
+        if share <= 0:
+            raise InputError(f"app_serial is {serial!r}.", fix="Give a number above 0.")
+        found.append(left[: max(size, 1)])
+        left = left[max(size, 1) :]
+    return found
+
+
+def env_changes(before: str, after: str) -> list[str]:
+    """What differs between two env files, by name; values are never shown, as any of them may be a secret."""
+    old, new = raw_values(before), raw_values(after)
+    changed = [f"~ {name}" for name in sorted(set(old) & set(new)) if old[name] != new[name]]
+    return [
+        *(f"+ {name}" for name in sorted(set(new) - set(old))),
+        *(f"- {name}" for name in sorted(set(old) - set(new))),
+        *changed,
+    ]

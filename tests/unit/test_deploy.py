@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: groundwork.backend contributors
+"""What a deploy derives from the settings of a stack."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ansible_collections.groundwork.backend.plugins.module_utils._deploy import (
+    batches,
+    env_changes,
+    hooks,
+    other_checks,
+    proxy_checks,
+    proxy_sites,
+    recorded_migrations,
+    rolled_services,
+    upstream_servers,
+)
+from ansible_collections.groundwork.backend.plugins.module_utils._dotenv import render
+from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError
+
+WEB: dict[str, Any] = {"port": 8000, "health": {"path": "/ready", "expect": "ok", "release": "release"}}
+
+
+def test_without_a_proxy_nothing_is_rolled() -> None:
+    assert rolled_services({"web": WEB}, {}, []) == {}
+
+
+def test_a_service_that_cannot_run_twice_is_not_rolled() -> None:
+    assert rolled_services({"web": WEB, "solo": WEB}, {"solo": {"rollout": "recreate"}}, ["edge"]) == {"web": WEB}
+
+
+@pytest.mark.parametrize(
+    ("services", "words"),
+    [({"web": {"rolout": "recreate"}}, "rolout"), ({"web": {"rollout": "never"}}, "'never'")],
+)
+def test_a_mistake_in_app_services_is_named(services: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        rolled_services({"web": WEB}, services, [])
+
+
+def test_services_that_are_not_rolled_are_checked_as_one_project() -> None:
+    [check] = other_checks(["db", "seed"], {"seed": {"one_shot": True}}, "stack")
+    assert (check["services"], check["one_shots"]) == (["db", "seed"], ["seed"])
+    assert other_checks([], {}, "stack") == []
+
+
+def test_services_of_one_name_share_a_site_by_path() -> None:
+    services = {
+        "web": WEB | {"server_names": ["a.example.org"]},
+        "api": WEB | {"server_names": ["a.example.org"], "path": "/api/", "read_timeout": 120},
+        "other": WEB,
+    }
+    named, default = proxy_sites(services, "stack", ["web", "api", "other"], maintenance="keep")
+    assert [location["path"] for location in named["locations"]] == ["/", "/api/"]
+    assert named["locations"][1]["read_timeout"] == 120
+    assert (named["default"], default["default"]) == (False, True)
+    assert named["health_paths"] == ["/ready"]
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(True, True), ("off", False), ("on", True), ("keep", None)])
+def test_maintenance_is_switched_or_left_as_it_is(asked: Any, expected: bool | None) -> None:
+    [site] = proxy_sites({"web": WEB}, "stack", ["web"], asked)
+    assert site.get("maintenance") is expected
+
+
+def test_a_maintenance_that_is_neither_on_nor_off_is_named() -> None:
+    with pytest.raises(InputError, match="app_maintenance is 'maybe'"):
+        proxy_sites({"web": WEB}, "stack", ["web"], "maybe")
+
+
+def test_two_services_on_one_path_of_one_site_are_refused() -> None:
+    with pytest.raises(InputError, match="wants the path /"):
+        proxy_sites({"a": WEB, "b": WEB}, "stack", ["a", "b"], maintenance="keep")
+
+
+def test_the_gate_asks_the_proxy_by_the_public_name_for_the_new_release() -> None:
+    [check] = proxy_checks({"web": WEB | {"server_names": ["a.example.org"]}}, "abc")
+    assert (check["url"], check["address"]) == ("http://a.example.org/ready", "127.0.0.1")
+    assert check["release"] == {"field": "release", "equals": "abc"}
+
+
+def test_upstreams_are_addresses_with_ports() -> None:
+    endpoints = {"web": {"new": [{"host": "::1", "port": 20000}, {"host": "10.0.0.1", "port": 20001}], "old": []}}
+    assert upstream_servers(["web"], endpoints, "new") == [
+        {"service": "web", "servers": ["[::1]:20000", "10.0.0.1:20001"]}
+    ]
+    assert upstream_servers(["web"], endpoints, "old") == [{"service": "web", "servers": []}]
+
+
+def test_hooks_of_every_kind() -> None:
+    found = hooks(
+        ["touch 'a b'", {"service": "web", "command": ["python", "-m", "seed"]}, {"tasks": "hooks/x.yml"}],
+        "after_switch",
+    )
+    assert [hook["kind"] for hook in found] == ["command", "service", "tasks"]
+    assert found[0]["command"] == ["touch", "a b"]
+    assert found[2]["label"] == "hooks/x.yml"
+
+
+@pytest.mark.parametrize(
+    ("entry", "when"), [({"cmd": "x"}, "before_migrate"), ("x", "before_all"), (5, "after_switch")]
+)
+def test_a_hook_that_is_none_is_named(entry: Any, when: str) -> None:
+    with pytest.raises(InputError, match=f"app_hooks.{when}"):
+        hooks([entry], when)
+
+
+def test_migrations_are_recorded_with_what_they_lost() -> None:
+    applied = [{"version": "3", "name": "drop", "lossy": ["drop-table"]}, {"revision": "ab", "message": "add"}]
+    assert recorded_migrations([{"database": "d", "applied": applied}]) == [
+        {"database": "d", "version": "3", "name": "drop", "lossy": ["drop-table"]},
+        {"database": "d", "version": "ab", "name": "add", "lossy": []},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("serial", "expected"),
+    [
+        (1, [["a"], ["b"], ["c"], ["d"], ["e"]]),
+        ("2", [["a", "b"], ["c", "d"], ["e"]]),
+        ("100%", [["a", "b", "c", "d", "e"]]),
+        ("10%", [["a"], ["b"], ["c"], ["d"], ["e"]]),
+        ([1, "40%"], [["a"], ["b", "c"], ["d", "e"]]),
+    ],
+)
+def test_hosts_are_deployed_in_batches(serial: Any, expected: list[list[str]]) -> None:
+    assert batches(list("abcde"), serial) == expected
+
+
+@pytest.mark.parametrize("serial", ["many", 0, "-5%", [1, "x"]])
+def test_a_serial_that_is_no_number_is_named(serial: Any) -> None:
+    with pytest.raises(InputError, match="app_serial"):
+        batches(list("abc"), serial)
+
+
+def test_env_changes_name_variables_and_show_no_value() -> None:
+    before = render({"SAME": "a=b\nX=1", "OLD": "1", "CHANGED": "se'cret\n$1"})
+    after = render({"SAME": "a=b\nX=1", "CHANGED": "se'cret\n$2", "NEW": "2"})
+    assert env_changes(before, after) == ["+ NEW", "- OLD", "~ CHANGED"]
