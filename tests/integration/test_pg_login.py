@@ -94,7 +94,7 @@ def stack18(module: ModuleRunner, postgres18: PostgresServer) -> Stack:
 def test_check_do_check_again_do_again(stack: Stack) -> None:
     planned = stack.run("open", stack.second_login, password="second", check=True)
     assert (planned["changed"], planned["exists"]) == (True, False), planned
-    assert stack.run("info", stack.second_login)["exists"] is False
+    assert stack.run("unchanged", stack.second_login)["exists"] is False
     done = stack.run("open", stack.second_login, password="second")
     assert (done["changed"], done["actions"]) == (True, planned["actions"]), done
     for check in (True, False):
@@ -110,7 +110,7 @@ def test_the_old_login_works_until_it_is_closed(stack: Stack) -> None:
     assert closed["changed"] is True, closed
     assert not stack.gets_in(stack.role, stack.first)
     assert stack.gets_in(stack.second_login, "second")
-    assert stack.run("info")["open"] is False
+    assert stack.run("unchanged")["open"] is False
 
 
 def test_closing_again_changes_nothing(stack: Stack) -> None:
@@ -259,7 +259,7 @@ def test_a_user_without_the_right_changes_nothing(stack18: Stack) -> None:
     assert result["failed"] is True
     assert "permission denied to create role" in result["msg"]
     assert "Grant the missing right to login_user" in result["msg"]
-    assert stack18.run("info", stack18.second_login)["exists"] is False
+    assert stack18.run("unchanged", stack18.second_login)["exists"] is False
 
 
 def test_a_user_with_createrole_and_the_admin_option_is_enough(stack: Stack) -> None:
@@ -306,7 +306,7 @@ def test_sessions_of_a_closed_login_are_ended_after_the_drain(stack: Stack) -> N
         assert (closed["ended"], closed["changed"]) == (1, True)
         with pytest.raises(psycopg.OperationalError):
             old.execute("SELECT 1")
-    assert stack.run("info")["sessions"] == []
+    assert stack.run("unchanged")["sessions"] == []
 
 
 def test_a_session_that_ends_by_itself_is_waited_for(stack18: Stack) -> None:

@@ -122,7 +122,7 @@ def test_a_file_in_clear_text_is_refused(bench: Bench) -> None:
 
 def test_a_missing_file_is_a_sentence(bench: Bench) -> None:
     bench.path.unlink()
-    assert "Could not read" in bench.run({"vault_a": "new"}).result("change")["msg"]
+    assert f"There is no vault file {bench.path}." in bench.run({"vault_a": "new"}).result("change")["msg"]
 
 
 @pytest.mark.parametrize("value", ["", "a'\"\\ #: {x} é\n", "yes", "123"])

@@ -31,9 +31,9 @@ def expressions(value: Any, key: str = "") -> Iterator[str]:
         yield f"{{{{ {value} }}}}" if key in BARE and "{{" not in value else value
 
 
-def used(role: Path) -> Iterator[tuple[str, Path]]:
-    """Every name in the role's templates and YAML, with its file."""
-    for path in sorted(role.rglob("*")):
+def used(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Every name in the templates and YAML of a role, or of the playbooks, with its file."""
+    for path in sorted(folder.rglob("*")):
         if path.suffix in (".yml", ".yaml"):
             texts = list(expressions(list(yaml.safe_load_all(path.read_text()))))
         elif path.suffix == ".j2":
@@ -49,7 +49,8 @@ def used(role: Path) -> Iterator[tuple[str, Path]]:
 def test_every_variable_of_the_role_is_documented(role: Path) -> None:
     entry_points = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"].values()
     documented = {name for entry in entry_points for name in entry["options"]}
-    own = {(name, path.relative_to(ROOT)) for name, path in used(role) if name.startswith(f"{role.name}_")}
+    found = [*used(role), *used(ROOT / "playbooks")]
+    own = {(name, path.relative_to(ROOT)) for name, path in found if name.startswith(f"{role.name}_")}
     assert own, "the role uses none of its variables"
     assert sorted((name, str(path)) for name, path in own if name not in documented) == []
     assert documented <= {name for name, _path in own}, "documented and not used"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ADDRESSES, Fleet
-from load import Load, WebSocket
+from support.load import Load, WebSocket
 from support.scenario import Playbook, fingerprint
 
 
@@ -58,7 +58,7 @@ def test_check_mode_tells_what_would_roll_and_touches_nothing(fleet: Fleet, rele
     assert run.changed > 0
     assert "~ GREETING" in run.words, run.output
     assert "would be new" not in run.words
-    assert f"web {release}" in run.words, run.output
+    assert "a new replica" in run.words, run.output
     assert "built from the source and would be recreated: worker" in run.words
     assert [fingerprint(host) for host in (fleet.one, fleet.two)] == before
 

@@ -46,8 +46,8 @@ class Report:
 class Load:
     """wrk for the length of a with block; its report afterwards."""
 
-    def __init__(self, host: Host, connections: int = 20, port: int = 80) -> None:
-        self.host, self.connections, self.port = host, connections, port
+    def __init__(self, host: Host, connections: int = 20, port: int = 80, seconds: int = SECONDS_AT_MOST) -> None:
+        self.host, self.connections, self.port, self.seconds = host, connections, port, seconds
         self.report: Report
 
     def __enter__(self) -> Load:
@@ -55,7 +55,7 @@ class Load:
         script = shlex.quote(SCRIPT % NAME)
         command = (
             f"printf %s {script} >/tmp/load.lua; rm -f /tmp/load.log; "
-            f"nohup wrk --threads 1 --connections {self.connections} --duration {SECONDS_AT_MOST}s --timeout 15s "
+            f"nohup wrk --threads 1 --connections {self.connections} --duration {self.seconds}s --timeout 15s "
             f"--script /tmp/load.lua http://127.0.0.1:{self.port}/ >/tmp/load.log 2>&1 </dev/null &"
         )
         self.host.check_output("sh -c %s", command)
