@@ -2,9 +2,9 @@
 # Copyright: groundwork.backend contributors
 """Requests that fail while releases change, and how long a deploy takes.
 
-One test-bed host carries the stack of the scenario "deploy" and its proxy. wrk asks on the host's own loopback without a
-pause, 50 to 200 ms an answer, one in fifty 2 s, one in four a POST, with one WebSocket beside it, during deploys, failing
-deploys, rollbacks and reloads of the proxy. The peers change the same release on the same host, one after the other:
+One test-bed host carries the stack of the scenario "deploy" and its proxy. wrk asks on the host's own loopback without
+a pause, 50 to 200 ms an answer, one in fifty 2 s, one in four a POST, with one WebSocket beside it, during deploys,
+failing deploys, rollbacks and reloads of the proxy. The peers change the same service on the same host afterwards:
 "docker compose up -d" on the published port, and the steps of docker-rollout (twice the replicas, wait, stop the old
 ones), written anew here, behind an nginx that knows all ports they can get.
 """
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from support.load import Load, WebSocket
-from support.scenario import Playbook, Run, connect, copy_source
+from support.scenario import KEYS, Playbook, Run, connect, copy_source
 from testinfra.host import Host
 
 from bench.figures import Figure
@@ -32,7 +32,7 @@ HOST, ADDRESS = "bench-deploy", "198.18.0.109"
 DEPLOYS, FAILURES, ROLLBACKS, RELOADS, PEER_CHANGES = 20, 5, 5, 20, 5
 CONNECTIONS = 48
 SECONDS_AT_MOST = 1800
-PASSWORD = "not-a-secret-on-a-test-host"  # noqa: S105 - as it says
+PASSWORD = "not-a-secret-on-a-test-host"
 
 PLAIN = """
 services:
@@ -42,7 +42,7 @@ services:
     ports: ["127.0.0.1:%s:8000"]
     stop_grace_period: 30s
 """
-# All that docker-rollout does with a service without a health check: the second set of replicas, ten seconds, the old ones.
+# What docker-rollout does with a service without a health check: a second set, ten seconds, and the old ones go.
 ROLLOUT_STEPS = """
 set -e
 old=$(sudo docker compose ps --quiet web)
@@ -53,7 +53,10 @@ sudo docker rm $old
 """
 ROLLOUT_PROXY = """
 upstream rolled { server 127.0.0.1:8200; server 127.0.0.1:8201; server 127.0.0.1:8202; keepalive 32; }
-server { listen 127.0.0.1:8082; location / { proxy_pass http://rolled; proxy_http_version 1.1; proxy_set_header Connection ""; } }
+server {
+    listen 127.0.0.1:8082;
+    location / { proxy_pass http://rolled; proxy_http_version 1.1; proxy_set_header Connection ""; }
+}
 """
 
 
@@ -91,7 +94,8 @@ def bench(root: Path) -> Iterator[Bench]:
             "ansible_host": ADDRESS,
             "ansible_user": "debian",
             "ansible_ssh_private_key_file": str(keys / "id_ed25519"),
-            "ansible_ssh_common_args": f"-o StrictHostKeyChecking=accept-new -o UserKnownHostsFile={keys / 'known_hosts'}",
+            "ansible_ssh_common_args": "-o StrictHostKeyChecking=accept-new "
+            f"-o UserKnownHostsFile={keys / 'known_hosts'}",
             **settings(root / "molecule" / "deploy" / "app"),
         }
         group: dict[str, Any] = {"hosts": {HOST: {}}}
@@ -163,12 +167,11 @@ def reload_proxy(found: Bench, number: int) -> None:
         raise SystemExit(f"The proxy was not reloaded:\n{done.stdout}{done.stderr}")
 
 
-def peer(found: Bench, root: Path, name: str, ports: str, asked: int, change: str) -> Load:
+def peer(found: Bench, source: Path, ports: str, asked: int, change: str) -> Load:
     """The load during changes of a plain compose project on the host."""
-    source = root / "molecule" / "deploy" / "app"
-    folder = f"/tmp/{name}"  # noqa: S108 - on the test host
-    connect_to = ["-i", str(root / "build" / "testbed" / "ssh" / "id_ed25519"), "-o", "StrictHostKeyChecking=no"]
-    subprocess.run(["scp", "-q", "-r", *connect_to, str(source), f"debian@{ADDRESS}:{folder}"], check=True)
+    folder = f"peer-{asked}"
+    keys = ["-i", str(KEYS / "id_ed25519"), "-o", f"UserKnownHostsFile={KEYS / 'known_hosts'}"]
+    subprocess.run(["scp", "-q", "-r", *keys, str(source), f"debian@{ADDRESS}:{folder}"], check=True)
     found.host.check_output("sh -c %s", f"printf %s '{PLAIN % ports}' >{folder}/compose.yml")
     up = f"cd {folder} && GREETING=0 sudo -E docker compose up --detach --build web 2>&1"
     found.host.check_output("sh -c %s", up)
@@ -184,26 +187,27 @@ def peer(found: Bench, root: Path, name: str, ports: str, asked: int, change: st
 def measure(root: Path) -> list[Figure]:
     """All figures."""
     subprocess.run([sys.executable, str(root / "tests" / "testbed"), "up"], check=True)
+    source = root / "molecule" / "deploy" / "app"
     with bench(root) as found:
         seconds, load = ours(found, root)
-        plain = peer(found, root, "plain", "8100", 8100, "sudo -E docker compose up --detach web")
+        plain = peer(found, source, "8100", 8100, "sudo -E docker compose up --detach web")
         found.host.check_output(
             "sh -c %s",
-            f"printf %s '{ROLLOUT_PROXY}' | sudo tee /etc/nginx/conf.d/rollout.conf && sudo nginx -t && sudo nginx -s reload",
+            f"printf %s '{ROLLOUT_PROXY}' | sudo tee /etc/nginx/conf.d/rollout.conf && sudo nginx -s reload",
         )
-        rolled = peer(found, root, "rollout", "8200-8202", 8082, ROLLOUT_STEPS)
+        rolled = peer(found, source, "8200-8202", 8082, ROLLOUT_STEPS)
     changes = f"{DEPLOYS} deploys, {FAILURES} failing, {ROLLBACKS} rollbacks and as many deploys, {RELOADS} reloads"
     print(
         f"ours ({changes}):\n{load.report.text}\n\ncompose up:\n{plain.report.text}\n\nrollout:\n{rolled.report.text}"
     )
     median = {kind: statistics.median(taken) for kind, taken in seconds.items()}
+    asked, failed = float(load.report.requests), float(load.report.failed)
+    plain_failed, rolled_failed = float(plain.report.failed), float(rolled.report.failed)
     return [
-        Figure("requests asked", "requests", float(load.report.requests), "at least", 50_000.0),
-        Figure("failed requests", "requests", float(load.report.failed), f"compose up -d, {PEER_CHANGES} changes",
-               float(plain.report.failed), 0.0),
-        Figure("failed requests", "requests", float(load.report.failed), f"docker-rollout's steps, {PEER_CHANGES} changes",
-               float(rolled.report.failed)),
+        Figure("requests asked", "requests", asked, "at least", 50_000.0),
+        Figure("failed requests", "requests", failed, f"compose up -d, {PEER_CHANGES} changes", plain_failed, 0.0),
+        Figure("failed requests", "requests", failed, f"docker-rollout's steps, {PEER_CHANGES} changes", rolled_failed),
         Figure("deploy, trivial change", "s", median["deploy"], "no-op deploy", median["no-op"]),
         Figure("bad release to refused", "s", median["refused"], "deploy", median["deploy"]),
         Figure("rollback", "s", median["rollback"], "deploy", median["deploy"]),
-    ]  # fmt: skip
+    ]
