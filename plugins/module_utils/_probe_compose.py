@@ -47,8 +47,10 @@ class ComposeProbe(ContainerProbe):
         return f"the project {self.target} has no container"
 
     def judge_all(self, found: Sequence[Mapping[str, Any]]) -> Outcome:
-        """Up when every service has a container and each one is up."""
+        """Up when every service has a container and each one is up. Others than the services asked for do not count."""
         one_shots = {*self.one_shots, *completed_first(found)}
+        if self.services:
+            found = [one for one in found if service_of(one) in self.services]
         outcomes = [self._outcome(one, one_shots) for one in found]
         blamed = [one.terminal for one in outcomes]
         if not any(blamed):

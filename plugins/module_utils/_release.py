@@ -7,18 +7,16 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import os
-import shutil
 import stat
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from ansible_collections.groundwork.backend.plugins.module_utils._artifact import write_file
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError, os_errors
-from ansible_collections.groundwork.backend.plugins.module_utils._exec import run
 
 ID_LENGTH = 12
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\n"
+_LFS_POINTER_BYTES = 1024
 
 
 def list_files(root: Path, exclude: Sequence[str]) -> list[str]:
@@ -77,51 +75,23 @@ def write_file_list(cache: Path, release: str, files: Sequence[str]) -> Path:
     return path
 
 
-def fetch_git(cache: Path, url: str, version: str) -> tuple[Path, str]:
-    """The tree of *version* (branch, tag or commit) of a git repository, in the cache folder, and its commit.
+def refuse_lfs_pointers(root: Path, files: Sequence[str]) -> None:
+    """Raise InputError when files are pointers of Git LFS, which stand where the real content was not fetched.
 
-    Raises CommandError with git's words, InputError when the version is unknown or the address holds a password.
-    Submodules are not fetched; what git archive leaves out (export-ignore) is left out.
+    The form of a pointer is that of https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md.
     """
-    if urlsplit(url).scheme in ("http", "https") and urlsplit(url).password:
+    found = []
+    for name in files:
+        path = root / name
+        with os_errors(f"read the source file {path}"):
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode) and len(_LFS_POINTER) < status.st_size <= _LFS_POINTER_BYTES:
+                with path.open("rb") as stream:
+                    if stream.read(len(_LFS_POINTER)) == _LFS_POINTER:
+                        found.append(name)
+    if found:
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         raise InputError(
-            "app_source.git holds a password.", fix="Use an SSH address, or git's credential helper on the controller."
+            f"The source {root} has pointers of Git LFS instead of the files themselves: {', '.join(found[:3])}{more}.",
+            fix="Give app_source.path with a checkout in which git lfs pull ran, or add them to app_source_exclude.",
         )
-    mirror = cache / "git" / hashlib.sha256(url.encode()).hexdigest()[:16]
-    with os_errors(f"create {mirror}"):
-        mirror.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    quiet = {"GIT_TERMINAL_PROMPT": "0"}
-    if not mirror.exists():
-        staging = Path(tempfile.mkdtemp(dir=mirror.parent))
-        try:
-            run(["git", "clone", "--mirror", "--quiet", "--", url, str(staging)], env=quiet, asked=f"clone {url}")
-            staging.rename(mirror)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-    else:
-        run(["git", "-C", str(mirror), "fetch", "--prune", "--quiet"], env=quiet, asked=f"fetch {url}")
-    parsed = run(["git", "-C", str(mirror), "rev-parse", "--verify", "--quiet", f"{version}^{{commit}}"], check=False)
-    if parsed.rc != 0:
-        raise InputError(
-            f"app_source.version is {version!r}, and {url} has no such branch, tag or commit.",
-            fix="Correct it, or push it.",
-        )
-    commit = parsed.stdout.strip()
-    tree = cache / "trees" / commit
-    if not tree.exists():
-        _extract(mirror, commit, tree)
-    return tree, commit
-
-
-def _extract(mirror: Path, commit: str, tree: Path) -> None:
-    with os_errors(f"create {tree}"):
-        tree.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=tree.parent))
-    try:
-        archive = staging / "tree.tar"
-        run(["git", "-C", str(mirror), "archive", "--output", str(archive), commit], asked=f"read the commit {commit}")
-        (staging / "tree").mkdir()
-        run(["tar", "-xf", str(archive), "-C", str(staging / "tree")], asked=f"unpack the commit {commit}")
-        (staging / "tree").rename(tree)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)

@@ -34,12 +34,31 @@ options:
     description: The top folder of the source on the controller, as an absolute path.
     type: path
   git:
-    description: The address of a git repository. Submodules are not fetched.
+    description:
+      - The address of a git repository. What its C(.gitattributes) mark as C(export-ignore) does not belong to the
+        release.
+      - Files of Git LFS are not fetched; a release that has their pointers instead is refused.
     type: str
   version:
     description: Branch, tag or commit of O(git).
     type: str
     default: HEAD
+  deploy_key:
+    description:
+      - The text of a private SSH key without a passphrase, for O(git) and its submodules. It belongs to a vaulted file.
+      - It is in a file of a private folder while git runs. A server that C(known_hosts) does not know is added there;
+        one whose key changed is refused. The environment variable E(GIT_SSH_COMMAND) is kept, with the key behind it.
+      - Hosts of repositories often take a deploy key for one repository only. With private submodules, give the key of
+        an account that may read them all.
+    type: str
+  submodules:
+    description:
+      - Whether the files of submodules belong to the release, at their recorded commits, recursively. Those that are
+        marked C(export-ignore), or C(update = none) in C(.gitmodules), do not.
+      - As with git itself, a submodule's address may be a folder of the controller only where git's setting
+        C(protocol.file.allow) is C(always).
+    type: bool
+    default: true
   exclude:
     description:
       - Patterns of files and folders that do not belong to the release. Without a slash they match a name at any depth,
@@ -87,6 +106,16 @@ EXAMPLES = r"""
   become: false
   register: source
 
+- name: Find the source in a private repository
+  groundwork.backend.release_source:
+    git: git@git.example.org:team/app.git
+    version: v1.4.0
+    deploy_key: "{{ vault_deploy_key }}"
+    compose_files: [docker-compose.yml]
+  delegate_to: localhost
+  become: false
+  register: source
+
 - name: Show the id
   ansible.builtin.debug:
     msg: "{{ source.release }} has {{ source.files }} files"
@@ -127,10 +156,11 @@ from ansible_collections.groundwork.backend.plugins.module_utils._compose import
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._compose_files import read_compose_files
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import DependencyError, InputError, StateError
+from ansible_collections.groundwork.backend.plugins.module_utils._git import fetch_git
 from ansible_collections.groundwork.backend.plugins.module_utils._module import Context, run_module
 from ansible_collections.groundwork.backend.plugins.module_utils._release import (
-    fetch_git,
     list_files,
+    refuse_lfs_pointers,
     release_id,
     write_file_list,
 )
@@ -146,7 +176,13 @@ def execute(context: Context) -> dict[str, Any]:
     result: dict[str, Any] = {"changed": False}
     cache = Path(params["cache"])
     if params["git"]:
-        root, result["commit"] = fetch_git(cache, params["git"], params["version"])
+        root, result["commit"] = fetch_git(
+            cache,
+            params["git"],
+            params["version"],
+            deploy_key=params["deploy_key"] or "",
+            submodules=params["submodules"],
+        )
     else:
         root = Path(params["path"])
         if not root.is_absolute():
@@ -156,6 +192,7 @@ def execute(context: Context) -> dict[str, Any]:
             )
         root = root.resolve()
     files = list_files(root, params["exclude"])
+    refuse_lfs_pointers(root, files)
     for variable, path in params["required_paths"].items():
         if not (root / path).is_dir():
             raise InputError(
@@ -193,6 +230,8 @@ def main() -> None:
             "path": {"type": "path"},
             "git": {"type": "str"},
             "version": {"type": "str", "default": "HEAD"},
+            "deploy_key": {"type": "str", "no_log": True},
+            "submodules": {"type": "bool", "default": True},
             "exclude": {"type": "list", "elements": "str", "default": []},
             "compose_files": {"type": "list", "elements": "str", "required": True},
             "env_names": {"type": "list", "elements": "str", "default": []},
@@ -204,6 +243,7 @@ def main() -> None:
         },
         mutually_exclusive=[("path", "git")],
         required_one_of=[("path", "git")],
+        required_by={"deploy_key": ["git"]},
         supports_check_mode=True,
     )
 

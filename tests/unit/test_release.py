@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 from support.modules import ModuleRunner
 
-from ansible_collections.groundwork.backend.plugins.module_utils._errors import CommandError, InputError
-from ansible_collections.groundwork.backend.plugins.module_utils._release import fetch_git, list_files, release_id
+from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError
+from ansible_collections.groundwork.backend.plugins.module_utils._release import list_files, release_id
 
 
 @pytest.fixture
@@ -66,32 +65,6 @@ def test_a_missing_or_empty_source_is_a_sentence(tmp_path: Path) -> None:
         list_files(tmp_path / "nope", [])
     with pytest.raises(InputError, match="app_source_exclude"):
         list_files(tmp_path, [])
-
-
-def git(folder: Path, *arguments: str) -> None:
-    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main"]
-    subprocess.run(["git", *identity, "-C", str(folder), *arguments], check=True, capture_output=True)
-
-
-def test_a_git_source_follows_its_branch(source: Path, tmp_path: Path) -> None:
-    git(source, "init", "--quiet")
-    git(source, "add", "app.py", "ops", "link")
-    git(source, "commit", "--quiet", "-m", "one")
-    tree, first = fetch_git(tmp_path / "cache", str(source), "main")
-    assert (tree / "app.py").read_text() == "print('hello')\n"
-    (source / "app.py").write_text("print('two')\n")
-    git(source, "commit", "--quiet", "-am", "two")
-    tree, second = fetch_git(tmp_path / "cache", str(source), "main")
-    assert first != second
-    assert (tree / "app.py").read_text() == "print('two')\n"
-    assert fetch_git(tmp_path / "cache", str(source), first)[1] == first
-    with pytest.raises(InputError, match="'nope'"):
-        fetch_git(tmp_path / "cache", str(source), "nope")
-    with pytest.raises(InputError, match="holds a password") as raised:
-        fetch_git(tmp_path / "cache", "https://me:hunter2@example.org/x.git", "main")
-    assert "hunter2" not in str(raised.value)
-    with pytest.raises(CommandError, match="clone"):
-        fetch_git(tmp_path / "cache", str(tmp_path / "no-repository"), "main")
 
 
 @pytest.fixture
@@ -149,3 +122,20 @@ def test_an_unset_variable_is_named(module: ModuleRunner, options: dict[str, obj
     assert "TAG" in result["msg"]
     assert "app_env" in result["msg"]
     assert "failed" not in module("release_source", options | {"env_names": ["TAG"]})
+
+
+def test_a_pointer_of_git_lfs_is_refused_unless_it_is_left_out(
+    module: ModuleRunner, options: dict[str, object], source: Path
+) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 5000\n"
+    (source / "ops" / "model.bin").write_text(pointer)
+    result = module("release_source", options)
+    assert result["failed"]
+    assert "ops/model.bin" in result["msg"]
+    assert "git lfs pull" in result["msg"]
+    assert "failed" not in module("release_source", options | {"exclude": [".env", "node_modules", "*.bin"]})
+
+
+def test_a_text_about_git_lfs_is_no_pointer(module: ModuleRunner, options: dict[str, object], source: Path) -> None:
+    (source / "notes.txt").write_text("A pointer begins with: version https://git-lfs.github.com/spec/v1\n")
+    assert "failed" not in module("release_source", options)
