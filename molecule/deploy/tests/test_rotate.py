@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, SCENARIO, Fleet
-from load import Load
+from support.load import Load
 from support.scenario import Playbook, copy_source
 
 FIRST = "a-first-password"
