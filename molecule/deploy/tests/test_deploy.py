@@ -40,7 +40,7 @@ def test_a_deploy_under_load_drops_no_request_and_lets_a_websocket_finish(
     fleet: Fleet, release: str, playbook: Playbook
 ) -> None:
     with WebSocket(ADDRESSES["deploy-proxy"]) as socket, Load(fleet.proxy) as load:
-        run = playbook("deploy", relay_greeting="good day")
+        run = playbook("deploy", relay_greeting="good day", app_serial=1)
         assert run.rc == 0, run.output
     assert load.report.failed == 0, load.report
     assert load.report.requests > 1000, load.report
@@ -131,7 +131,7 @@ def test_a_failure_on_the_second_host_brings_the_first_one_back(
     (source / "NEWS").write_text("new\n")
     hooks = {"before_switch": ["sh -c 'test $(hostname) != deploy-two'"]}
     with Load(fleet.proxy) as load:
-        run = playbook("deploy", app_source={"path": str(source)}, app_hooks=hooks)
+        run = playbook("deploy", app_source={"path": str(source)}, app_hooks=hooks, app_serial=1)
     assert run.rc != 0
     assert load.report.failed == 0, load.report
     assert "failed on deploy-two" in run.words, run.output
@@ -152,7 +152,8 @@ def test_a_host_that_is_lost_in_the_middle_brings_the_others_back(
         "  ansible.builtin.pause: {seconds: 3}\n"
     )
     try:
-        run = playbook("deploy", app_source={"path": str(source)}, app_hooks={"before_switch": [{"tasks": str(lose)}]})
+        hooks = {"before_switch": [{"tasks": str(lose)}]}
+        run = playbook("deploy", app_source={"path": str(source)}, app_hooks=hooks, app_serial=1)
     finally:
         subprocess.run(["docker", "exec", "groundwork-testbed-deploy-two", "systemctl", "start", "ssh"], check=True)
     assert run.rc != 0
