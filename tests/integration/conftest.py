@@ -122,7 +122,8 @@ def app_host(docker_host: DockerHost) -> DockerHost:
 
 @pytest.fixture
 def stack(app_host: DockerHost) -> Iterator[Rolling]:
-    """A stack with one rolled service, of which nothing runs."""
+    """A stack with one rolled service, of which nothing runs. Volumes that earlier tests left are gone."""
+    app_host.sh("docker volume prune --all --force >/dev/null")
     rolling = Rolling(app_host, "shop")
     yield rolling
     rolling.clean()
