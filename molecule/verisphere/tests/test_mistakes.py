@@ -142,7 +142,7 @@ def test_a_broken_migration_leaves_the_service_and_the_database_as_they_were(
     running, current = host.check_output(containers), current_release(host)
     run = playbook("deploy", app_source={"path": str(source)})
     assert run.rc != 0
-    for word in ("0003_broken.sql", "no_such_table", "was not started", "keep running"):
+    for word in ("0003_broken.sql", "no_such_table", "was not put in place", "keeps serving"):
         assert word in run.words, run.output
     assert host.check_output(containers) == running
     assert current_release(host) == current
