@@ -189,7 +189,8 @@ class Session:
         """Start statements; they run while the caller does something else, until receive()."""
         try:
             # standard input is a pipe: it was asked for
-            self._process.stdin.write(f"{script}\n\\echo {self._marker}\n".encode())  # type: ignore[union-attr]
+            told = f"{script}\n\\echo {self._marker}\n".encode()
+            self._process.stdin.write(told)  # type: ignore[union-attr]  # a pipe was asked for
             self._process.stdin.flush()  # type: ignore[union-attr]  # as above
         except BrokenPipeError:
             self._fail()
