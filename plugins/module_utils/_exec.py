@@ -13,7 +13,7 @@ import os
 import select
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
@@ -106,10 +106,12 @@ def stream(
     check: bool = True,
     asked: str = "",
     chunk_bytes: int = 1 << 20,
+    tick: Callable[[], None] = lambda: None,
 ) -> Completed:
     """Run a command and hand its standard output to *sink* in chunks; memory stays flat whatever the size.
 
-    The child is killed when the sink fails or the block is left early. Raises as run() does.
+    tick is called after each chunk, and once a second while there is none. The child is killed when the sink fails or
+    the block is left early. Raises as run() does.
     """
     with tempfile.TemporaryFile() as errors:
         try:
@@ -130,6 +132,7 @@ def stream(
                     if not (chunk := os.read(pipe, chunk_bytes)):
                         break
                     sink.write(chunk)
+                tick()
             process.wait()
         finally:
             if process.poll() is None:

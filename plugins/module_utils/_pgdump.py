@@ -1,88 +1,124 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: groundwork.backend contributors
-"""Dump one PostgreSQL database with everything that a restore can be checked against, from one snapshot."""
+"""What to dump of one PostgreSQL database, and the arguments of pg_dump and pg_dumpall for it."""
 
 from __future__ import annotations
 
-import json
 import re
-import time
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import shutil
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.groundwork.backend.plugins.module_utils._artifact import ArtifactWriter
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import (
-    CommandError,
     DependencyError,
-    GroundworkError,
     InputError,
     StateError,
-    os_errors,
 )
-from ansible_collections.groundwork.backend.plugins.module_utils._exec import run, stream
-from ansible_collections.groundwork.backend.plugins.module_utils._flock import directory_lock
-from ansible_collections.groundwork.backend.plugins.module_utils._psql import Session, Tools, fix_for, major
-from ansible_collections.groundwork.backend.plugins.module_utils._sets import utc_text
+from ansible_collections.groundwork.backend.plugins.module_utils._psql import major
 
-DUMP_NAME = "database.dump"
 GLOBALS_NAME = "globals.sql"
+FORMATS = {"custom": "database.dump", "directory": "database.dir", "plain": "database.sql"}
+# Of each method: the highest level, the ending of a plain dump's name, and pg_dump's first version with it.
+_METHODS = {"gzip": (9, ".gz", 0), "lz4": (12, ".lz4", 16), "zstd": (22, ".zst", 16)}
+_GZIP_LEVEL = 6  # zlib's own default
+_FIRST_WITH_EXTENSION = 14
 
-# A role's own settings must not cut a long count off, hide rows from it, or lead it to other tables.
-_SETTINGS = """
-SELECT set_config(name, CASE name WHEN 'search_path' THEN 'pg_catalog' WHEN 'row_security' THEN 'off'
-                                  WHEN 'lock_timeout' THEN '{lock_timeout}' ELSE '0' END, false)
-FROM pg_catalog.pg_settings
-WHERE name IN ('search_path', 'row_security', 'lock_timeout', 'statement_timeout', 'transaction_timeout',
-               'idle_in_transaction_session_timeout');
-"""
-_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\nSELECT pg_catalog.pg_export_snapshot();"
-_SERVER = "SELECT jsonb_build_array(current_setting('server_version'), current_setting('server_version_num')::int);"
-_EXTENSIONS = "SELECT coalesce(jsonb_object_agg(extname, extversion), '{}') FROM pg_catalog.pg_extension;"
-_HAS_LEDGER = """
-SELECT count(*) FROM pg_catalog.pg_attribute
-WHERE attrelid = to_regclass('public.schema_migrations') AND attname IN ('version', 'state') AND NOT attisdropped;
-"""
-_SCHEMA_VERSION = r"""
-SELECT max(version::text COLLATE "C") FROM public.schema_migrations
-WHERE version::text ~ '^[0-9]+$' AND state::text IN ('applied', 'baseline') AND version::text::numeric = (
-  SELECT max(version::text::numeric) FROM public.schema_migrations
-  WHERE version::text ~ '^[0-9]+$' AND state::text IN ('applied', 'baseline'));
-"""
-# Partitioned tables and views hold no rows themselves; an extension's own tables come back with the extension.
-_COUNTS = r"""
-SELECT format('SELECT jsonb_build_array(%L, count(*)) FROM ONLY %I.%I', nspname || '.' || relname, nspname, relname)
-FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-WHERE relkind = 'r' AND nspname <> 'information_schema' AND nspname !~ '^pg_'
-  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
-                  WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
-ORDER BY nspname, relname \gexec
-"""
-# Connections of this run all have the same application_name, which no other run has.
-_STOP = """
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-WHERE application_name = current_setting('application_name') AND pid <> pg_backend_pid()
-"""
+
+@dataclass(frozen=True)
+class Compression:
+    """How a dump is compressed; method None is not at all, level None the method's own default."""
+
+    method: str | None = None
+    level: int | None = None
+
+    @property
+    def suffix(self) -> str:
+        """What is added to the name of a plain dump."""
+        return _METHODS[self.method][1] if self.method else ""
+
+    def __str__(self) -> str:
+        """As the option is written: "none", "gzip", "zstd:3"."""
+        return (self.method or "none") + ("" if self.level is None else f":{self.level}")
+
+    def arguments(self, client: str) -> list[str]:
+        """pg_dump's argument. Raises DependencyError when that version does not know the method."""
+        if self.method is None:
+            return ["--compress=0"]
+        if self.method == "gzip":
+            return [f"--compress={self.level or _GZIP_LEVEL}"]
+        if major(client) < (first := _METHODS[self.method][2]):
+            raise DependencyError(
+                f"Compression with {self.method} needs pg_dump {first} or newer, found {client}.",
+                fix="Set compression to gzip.",
+            )
+        return [f"--compress={self}"]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Patterns as pg_dump takes them (https://www.postgresql.org/docs/current/app-psql.html#APP-PSQL-PATTERNS)."""
+
+    schemas: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
+    exclude_schemas: tuple[str, ...] = ()
+    exclude_tables: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return any(asdict(self).values())
+
+    def to_dict(self) -> dict[str, list[str]]:
+        """A JSON-ready dictionary."""
+        return {name: list(patterns) for name, patterns in asdict(self).items()}
+
+    def arguments(self, client: str) -> list[str]:
+        """pg_dump's arguments; a pattern to include that matches nothing is an error of pg_dump then."""
+        options = {"schema": self.schemas, "table": self.tables}
+        found = [f"--{option}={pattern}" for option, patterns in options.items() for pattern in patterns]
+        if found:
+            found.append("--strict-names")
+            if major(client) >= _FIRST_WITH_EXTENSION:
+                # Left to itself, pg_dump leaves out the extensions that the columns of those tables need.
+                found.append("--extension=*")
+        options = {"exclude-schema": self.exclude_schemas, "exclude-table": self.exclude_tables}
+        return found + [f"--{option}={pattern}" for option, patterns in options.items() for pattern in patterns]
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to dump and how; lock_timeout as PostgreSQL writes times."""
+    """What to dump and how; lock_timeout as PostgreSQL writes times, jobs is for the format directory only."""
 
     database: str
     name: str
     dest: Path
-    compression: str | None
-    lock_timeout: str
-    with_globals: bool
+    format: str = "custom"
+    compression: Compression = field(default_factory=Compression)
+    lock_timeout: str = "5min"
+    with_globals: bool = True
+    jobs: int = 1
+    filter: Filter = field(default_factory=Filter)
+    read_in_full: bool = True
 
     @property
-    def file_names(self) -> list[str]:
-        """Names of the files that the job writes."""
-        return [DUMP_NAME, GLOBALS_NAME] if self.with_globals else [DUMP_NAME]
+    def dump_name(self) -> str:
+        """Name of the file or folder of the dump."""
+        return FORMATS[self.format] + (self.compression.suffix if self.format == "plain" else "")
+
+    @property
+    def names(self) -> list[str]:
+        """Names of what the job writes into dest."""
+        return [self.dump_name, GLOBALS_NAME] if self.with_globals else [self.dump_name]
+
+    def facts(self) -> dict[str, Any]:
+        """What a component says of the dump before there is one."""
+        return {
+            "engine": "postgres",
+            "name": self.name,
+            "database": self.database,
+            "format": self.format,
+            "compression": str(self.compression) if self.compression.method else None,
+            "filter": self.filter.to_dict() if self.filter else None,
+        }
 
 
 def check_time(text: str) -> str:
@@ -92,28 +128,41 @@ def check_time(text: str) -> str:
     return text
 
 
-def compression_arguments(compression: str | None, client: str) -> list[str]:
-    """pg_dump's argument for "none", a gzip level, or "gzip", "lz4", "zstd" with ":level"; older clients know gzip.
+def parse_compression(text: str | None, dump_format: str) -> Compression:
+    """The option compression: "none", a gzip level, or "gzip", "lz4", "zstd" with ":level". Raises InputError.
 
-    Raises InputError and DependencyError.
+    Without it, a plain dump is not compressed, and the others are with gzip, as pg_dump has it.
     """
-    if compression is None:
-        return []
-    found = re.fullmatch(r"(none)|(?:(gzip|lz4|zstd)(?::(\d{1,2}))?)|(\d)", compression)
+    if text is None:
+        return Compression() if dump_format == "plain" else Compression("gzip")
+    found = re.fullmatch(r"(none)|(?:(gzip|lz4|zstd)(?::(\d{1,2}))?)|(\d)", text)
     if not found:
         raise InputError(
-            f"compression {compression!r} is not known.", fix="Use none, gzip, lz4 or zstd, with :level if you like."
+            f"compression {text!r} is not known.", fix="Use none, gzip, lz4 or zstd, with :level if you like."
         )
     none, method, level, bare = found.groups()
-    if none or bare:
-        return [f"--compress={bare or 0}"]
-    if method == "gzip":
-        return [f"--compress={level}"] if level else []
-    if major(client) < 16:
-        raise DependencyError(
-            f"Compression with {method} needs pg_dump 16 or newer, found {client}.", fix="Set compression to gzip."
+    if none or bare == "0":
+        return Compression()
+    compression = Compression(method or "gzip", int(level or bare) if level or bare else None)
+    highest = _METHODS[compression.method or ""][0]
+    if compression.level is not None and not 1 <= compression.level <= highest:
+        raise InputError(
+            f"compression {text!r} has a level that {compression.method} does not have.",
+            fix=f"Use a level from 1 to {highest}.",
         )
-    return [f"--compress={compression}"]
+    return compression
+
+
+def check_jobs(jobs: int, dump_format: str) -> int:
+    """The number of tables to dump at a time. Raises InputError."""
+    if jobs < 1:
+        raise InputError(f"jobs is {jobs}, and a dump needs at least one.", fix="Use 1 or more.")
+    if jobs > 1 and dump_format != "directory":
+        raise InputError(
+            f"jobs is {jobs}, and a dump in format {dump_format} is one file that one process writes.",
+            fix="Set format to directory, or leave jobs out.",
+        )
+    return jobs
 
 
 def require_client(client: str, server: str, server_major: int, where: str) -> None:
@@ -125,71 +174,49 @@ def require_client(client: str, server: str, server_major: int, where: str) -> N
         )
 
 
-def server_versions(session: Session) -> tuple[str, int]:
-    """The server's version as it states it, and its major number."""
-    version, number = json.loads(session.query(_SERVER)[0])
-    return version, number // 10000
-
-
-def require_unwritten(job: Job) -> None:
-    """Refuse a folder that holds a finished dump already. Raises StateError."""
-    if (job.dest / DUMP_NAME).exists():
-        raise StateError(
-            f"{job.dest / DUMP_NAME} exists already; a component is written once.", fix="Begin a new backup set."
+def require_reader(job: Job) -> None:
+    """Refuse a compressed plain dump that this host has no program to read again. Raises DependencyError."""
+    method = job.compression.method
+    if job.format == "plain" and job.read_in_full and method and not shutil.which(method):
+        raise DependencyError(
+            f"To check a plain dump that is compressed with {method}, the program {method} is needed on this host, and "
+            "it is not on PATH.",
+            fix=f"Install Debian's package {method}, or set format to custom.",
         )
 
 
-def dump(job: Job, tools: Tools, session: Session, *, server: str, client: str) -> dict[str, Any]:
-    """Write the files of *job* and return its component. Nothing gets its final name unless all of it succeeded.
-
-    Raises StateError (disk, folder), CommandError (pg_dump, pg_dumpall, pg_restore), UnreachableError (server lost).
-    """
-    started_at, clock = utc_text(datetime.now(UTC)), time.monotonic()
-    with ExitStack() as stack:
-        _prepare(job, stack)
-        try:
-            session.query(_SETTINGS.format(lock_timeout=job.lock_timeout))
-            (snapshot,) = session.query(_SNAPSHOT)
-            extensions = json.loads(session.query(_EXTENSIONS)[0])
-            schema_version = _schema_version(session)
-            session.send(_COUNTS)  # psql counts while pg_dump dumps
-            writers = [stack.enter_context(ArtifactWriter(job.dest / name)) for name in job.file_names]
-            try:
-                _stream(tools.argv("pg_dump", *dump_arguments(job, snapshot, client)), writers[0], tools, job, "dump")
-            except CommandError:
-                session.require_alive()  # a failed count ends the snapshot: then that is the reason
-                raise
-            counts = dict(json.loads(line) for line in session.receive())
-            if job.with_globals:
-                _stream(tools.argv("pg_dumpall", *globals_arguments(job)), writers[1], tools, job, "dump the roles of")
-            _read_in_full(writers[0].temporary, tools, job)
-        except BaseException:
-            _stop_leftovers(tools)
-            raise
-    return {
-        "engine": "postgres",
-        "name": job.name,
-        "database": job.database,
-        "format": "custom",
-        "files": [writer.entry.to_dict() for writer in writers],
-        "server_version": server,
-        "client_version": client,
-        "extensions": extensions,
-        "schema_version": schema_version,
-        "counts": counts,
-        "started_at": started_at,
-        "seconds": round(time.monotonic() - clock, 3),
-    }
+def require_unwritten(job: Job) -> None:
+    """Refuse a folder that holds a finished dump already, in whatever format. Raises StateError."""
+    if found := sorted(job.dest.glob("database.*")):
+        raise StateError(
+            f"{found[0]} exists already; a component is written once.",
+            fix="Begin a new backup set, or choose another dest.",
+        )
 
 
 def dump_arguments(job: Job, snapshot: str, client: str) -> list[str]:
-    """pg_dump's arguments; the login and the database are in the environment."""
+    """pg_dump's arguments but for the place of the dump; the login and the database are in the environment."""
     return [
-        "--format=custom",
+        f"--format={job.format}",
         "--no-password",
         f"--snapshot={snapshot}",
         f"--lock-wait-timeout={job.lock_timeout}",
-        *compression_arguments(job.compression, client),
+        *job.compression.arguments(client),
+        *([f"--jobs={job.jobs}"] if job.jobs > 1 else []),
+        *job.filter.arguments(client),
+    ]
+
+
+def list_arguments(job: Job, snapshot: str, client: str) -> list[str]:
+    """pg_dump's arguments for an archive that lists what *job* dumps, without its rows."""
+    return [
+        "--format=custom",
+        "--schema-only",
+        "--no-password",
+        f"--snapshot={snapshot}",
+        f"--lock-wait-timeout={job.lock_timeout}",
+        *job.compression.arguments(client),
+        *job.filter.arguments(client),
     ]
 
 
@@ -197,49 +224,3 @@ def globals_arguments(job: Job) -> list[str]:
     """pg_dumpall's arguments; it must not depend on a database named postgres."""
     quoted = job.database.replace("\\", "\\\\").replace("'", "\\'")
     return ["--globals-only", "--no-password", f"--database=dbname='{quoted}'"]
-
-
-def _prepare(job: Job, stack: ExitStack) -> None:
-    with os_errors(f"create {job.dest}"):
-        job.dest.mkdir(exist_ok=True)
-        job.dest.chmod(0o700)
-    busy = StateError(f"Another backup is writing into {job.dest}.", fix="Wait until it has ended.")
-    stack.enter_context(directory_lock(job.dest, lambda: busy))
-    require_unwritten(job)
-    with os_errors(f"clean {job.dest}"):
-        for name in job.file_names:
-            for left in job.dest.glob(f".{name}.*.partial"):  # of a run that was killed
-                left.unlink()
-
-
-def _schema_version(session: Session) -> str | None:
-    if session.query(_HAS_LEDGER) != ["2"]:
-        return None
-    (line,) = session.query(_SCHEMA_VERSION)
-    return line or None
-
-
-def _stream(argv: Sequence[str], writer: ArtifactWriter, tools: Tools, job: Job, verb: str) -> None:
-    try:
-        stream(argv, writer, env=tools.env, asked=f"{verb} database {job.database!r}")
-    except CommandError as error:
-        raise CommandError(error.problem, fix=fix_for(error.details["stderr"]), **error.details) from None
-
-
-def _read_in_full(path: Path, tools: Tools, job: Job) -> None:
-    """pg_restore --list passes on a truncated dump; writing all of it to nowhere does not."""
-    with os_errors(f"read {path}"), path.open("rb") as file:
-        run(
-            tools.argv("pg_restore", "--file=/dev/null", stdin=True),
-            env=tools.env,
-            stdin=file,
-            asked=f"read the new dump of database {job.database!r} in full",
-        )
-
-
-def _stop_leftovers(tools: Tools) -> None:
-    """What runs inside a container outlives docker exec: end this run's connections, so that it stops."""
-    if tools.container is None:
-        return
-    with suppress(GroundworkError):
-        run(tools.argv("psql", "--no-psqlrc", "--no-password", f"--command={_STOP}"), env=tools.env, timeout=20)

@@ -41,7 +41,10 @@ _FIXES = {
     "row-level security": "Log in as a role that may read every row of every table.",
     "lock timeout": "Another session holds a lock on a table: end it, or raise lock_timeout.",
     "statement timeout": "Another session holds a lock on a table: end it, or raise lock_timeout.",
+    "could not obtain lock on": "Another session waits to change a table: run at a quieter time, or with jobs: 1.",
     "does not support compression": "Set compression to gzip, or use a pg_dump that was built with that method.",
+    "No space left on device": "Free space on that file system, then run again.",
+    "no matching": "Correct the patterns of schemas and tables: names are in lower case unless they are quoted.",
 }
 
 

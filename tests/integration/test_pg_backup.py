@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 from support import disks
+from support.dumps import BULK
+from support.dumps import backup_options as options
 from support.modules import ModuleRunner
 from support.postgres import PostgresServer
 
@@ -44,15 +46,6 @@ COUNTS = {
     "public.parted_low": 4,
     "public.schema_migrations": 4,
 }
-# Bytes that gzip cannot shrink and works on for a while, so that a test can step in.
-BULK = """
-CREATE TABLE bulk AS SELECT i, string_agg(md5(i::text || j::text), '') AS body
-FROM generate_series(1, 6000) AS i, generate_series(1, 150) AS j GROUP BY i
-"""
-
-
-def options(server: PostgresServer, database: str, dest: Path, **more: Any) -> dict[str, Any]:
-    return {**server.login(database), "bin_dir": str(server.bindir), "dest": str(dest), **more}
 
 
 def restore(server: PostgresServer, dump: Path, target: str) -> dict[str, int]:
@@ -266,10 +259,11 @@ def test_roles_need_a_superuser(module: ModuleRunner, postgres16: PostgresServer
     with postgres16.connect() as connection:
         connection.execute("CREATE ROLE plain LOGIN PASSWORD 'plain'")
     login = {"login_user": "plain", "login_password": "plain"}
-    result = module("pg_backup", {**options(postgres16, "postgres", tmp_path / "d"), **login})
-    assert result["failed"]
-    assert "or set globals: false" in result["msg"]
-    assert finals(tmp_path / "d") == []
+    for check in (True, False):
+        result = module("pg_backup", {**options(postgres16, "postgres", tmp_path / "d"), **login}, check=check)
+        assert result["failed"]
+        assert "or set globals: false" in result["msg"]
+        assert finals(tmp_path / "d") == []
     assert module("pg_backup", {**options(postgres16, "postgres", tmp_path / "d", globals=False), **login})["changed"]
 
 
@@ -328,7 +322,7 @@ def test_the_module_is_killed_and_the_next_run_cleans_up(
     process.communicate(timeout=60)
     os.kill(pid, signal.SIGCONT)
     assert finals(tmp_path / "d") == []
-    assert len(list((tmp_path / "d").glob(".*.partial"))) == 2
+    assert len(list((tmp_path / "d").glob(".database.dump.*.partial"))) == 1
     assert module("pg_backup", options(postgres16, bulk, tmp_path / "d", compression=1))["changed"] is True
     assert sorted(path.name for path in (tmp_path / "d").iterdir()) == ["database.dump", "globals.sql"]
 

@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -45,7 +47,7 @@ def container(root: Path) -> Iterator[str]:
     name = f"gw-test-pg-backup-{os.getpid()}"
     docker(
         "run", "--detach", "--name", name, "--network", "none", "--env", f"POSTGRES_PASSWORD={CANARY}",
-        "--env", "POSTGRES_DB=app", IMAGE,
+        "--env", "POSTGRES_DB=app", "--tmpfs", "/small:size=4m,mode=1777", IMAGE,
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 90
@@ -146,6 +148,120 @@ def test_the_password_is_in_no_process_list_and_sigterm_stops_the_dump(
     wait_for(lambda: running(container) == "0", "pg_dump still runs in the container")
 
 
+DIRECTORY = {"format": "directory", "jobs": 2}
+
+
+def scratch(container: str) -> list[str]:
+    return docker("exec", container, "sh", "-c", "ls /tmp").split()
+
+
+def dumping(container: str) -> str:
+    """The folder inside of the container that a dump is writing rows into."""
+    told = docker("exec", container, "sh", "-c", "find /tmp -name '*.dat*' -size +512k", check=False)
+    return told.rpartition("/")[0]
+
+
+def test_a_directory_from_the_container_restores_in_it(module: ModuleRunner, container: str, tmp_path: Path) -> None:
+    dest = tmp_path / "d"
+    sql(container, "CREATE TABLE few AS SELECT 1 AS id")
+    result = module("pg_backup", options(container, dest, **DIRECTORY))
+    sql(container, "DROP TABLE few")
+    assert result["changed"] is True, result
+    component = result["component"]
+    assert component["counts"] == {"public.few": 1, "public.items": 6000}
+    for file in component["files"]:
+        path = dest / file["name"]
+        data = path.read_bytes()
+        assert (file["bytes"], file["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert scratch(container) == [], "the folder inside of the container is left"
+    tar = subprocess.run(["tar", "-C", dest, "-cf", "-", "database.dir"], check=True, capture_output=True).stdout
+    subprocess.run(["docker", "exec", "-i", container, "tar", "-C", "/tmp", "-xf", "-"], input=tar, check=True)
+    sql(container, "CREATE DATABASE restored_directory")
+    docker(
+        "exec", container, "pg_restore", "-U", "postgres", "-d", "restored_directory", "--exit-on-error", "-j2",
+        "/tmp/database.dir",
+    )  # fmt: skip
+    docker("exec", container, "rm", "-r", "/tmp/database.dir")
+    assert sql(container, "SELECT count(*) FROM items", "restored_directory") == "6000"
+
+
+def test_a_plain_dump_from_the_container_restores_in_it(module: ModuleRunner, container: str, tmp_path: Path) -> None:
+    result = module("pg_backup", options(container, tmp_path / "d", format="plain", schemas=["public"]))
+    assert result["changed"] is True, result
+    assert result["component"]["counts"] == {"public.items": 6000}
+    sql(container, "CREATE DATABASE restored_plain")
+    docker(
+        "exec", "-i", container, "psql", "-Xq", "-U", "postgres", "-d", "restored_plain", "-v", "ON_ERROR_STOP=1",
+        "-c", "DROP SCHEMA public", "-f", "-",
+        stdin=tmp_path / "d" / "database.sql",
+    )  # fmt: skip
+    assert sql(container, "SELECT count(*) FROM items", "restored_plain") == "6000"
+
+
+def test_sigterm_removes_what_a_directory_left_in_the_container(
+    module: ModuleRunner, container: str, tmp_path: Path
+) -> None:
+    process = module.start("pg_backup", options(container, tmp_path / "d", **DIRECTORY, compression="gzip:9"))
+    wait_for(lambda: dumping(container), "no data came")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert list((tmp_path / "d").iterdir()) == []
+    assert scratch(container) == []
+    wait_for(lambda: running(container) == "0", "pg_dump still runs in the container")
+
+
+def test_the_next_run_removes_what_a_killed_one_left_in_the_container(
+    module: ModuleRunner, container: str, tmp_path: Path
+) -> None:
+    """A pg_dump inside of the container goes on without its module."""
+    process = module.start("pg_backup", options(container, tmp_path / "a", **DIRECTORY, compression="gzip:9"))
+    wait_for(lambda: dumping(container), "no data came")
+    left = scratch(container)
+    process.kill()
+    process.communicate(timeout=60)
+    assert len(left) == 1
+    held = "groundwork-pg_backup.00000001.1.1.x"
+    docker("exec", container, "mkdir", f"/tmp/{held}")  # not the name of a run: somebody else's
+    result = module("pg_backup", options(container, tmp_path / "b", **DIRECTORY))
+    assert result["changed"] is True, result
+    assert scratch(container) == [held]
+    docker("exec", container, "rmdir", f"/tmp/{held}")
+    wait_for(lambda: running(container) == "0", "the pg_dump of the killed run still runs")
+
+
+def test_a_folder_of_a_running_dump_is_left_alone(module: ModuleRunner, container: str, tmp_path: Path) -> None:
+    first = module.start("pg_backup", options(container, tmp_path / "a", **DIRECTORY, compression="gzip:9"))
+    wait_for(lambda: dumping(container), "no data came")
+    os.kill(first.pid, signal.SIGSTOP)  # it lives, and can remove nothing meanwhile
+    theirs = scratch(container)
+    second = module("pg_backup", options(container, tmp_path / "b", **DIRECTORY))
+    assert second["changed"] is True, second
+    assert scratch(container) == theirs
+    os.kill(first.pid, signal.SIGCONT)
+    result = json.loads(first.communicate(timeout=60)[0])
+    assert result["changed"] is True, result
+    assert scratch(container) == []
+
+
+def test_no_room_inside_the_container(module: ModuleRunner, container: str, tmp_path: Path) -> None:
+    arguments = options(container, tmp_path / "d", **DIRECTORY, compression="none", container_dir="/small")
+    result = module("pg_backup", arguments)
+    assert result["failed"]
+    assert "No space left on device" in result["msg"]
+    assert "Free space on that file system, then run again." in result["msg"]
+    assert list((tmp_path / "d").iterdir()) == []
+    assert docker("exec", container, "ls", "/small") == ""
+
+
+def test_a_folder_that_is_not_in_the_container(module: ModuleRunner, container: str, tmp_path: Path) -> None:
+    result = module("pg_backup", options(container, tmp_path / "d", **DIRECTORY, container_dir="/nonexistent"))
+    assert result["failed"]
+    assert "Could not create the folder /nonexistent/groundwork-pg_backup." in result["msg"]
+    assert list((tmp_path / "d").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
@@ -167,10 +283,13 @@ def test_the_container_stops_in_the_middle(module: ModuleRunner, container: str,
     dest = tmp_path / "d"
     process = module.start("pg_backup", options(container, dest, compression="gzip:9"))
     wait_for(lambda: any(path.stat().st_size > 1 << 20 for path in dest.glob(".database.dump.*")), "no data came")
+    folder = module.start("pg_backup", options(container, tmp_path / "e", **DIRECTORY, compression="gzip:9"))
+    wait_for(lambda: dumping(container), "no data came")
     docker("kill", container)
-    result = json.loads(process.communicate(timeout=60)[0])
-    assert result["failed"]
-    assert "database 'app'" in result["msg"]
-    assert list(dest.iterdir()) == []
+    for run, place in ((process, dest), (folder, tmp_path / "e")):
+        result = json.loads(run.communicate(timeout=60)[0])
+        assert result["failed"]
+        assert "database 'app'" in result["msg"]
+        assert list(place.iterdir()) == []
     stopped = module("pg_backup", options(container, dest))
     assert "is not running" in stopped["msg"]

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: groundwork.backend contributors
+"""A command that runs while we do something else, such as the full read, which is fed beside the dump."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from ansible_collections.groundwork.backend.plugins.module_utils._errors import (
+    CommandError,
+    DependencyError,
+    last_lines,
+)
+from ansible_collections.groundwork.backend.plugins.module_utils._exec import ByteSink
+from ansible_collections.groundwork.backend.plugins.module_utils._psql import fix_for
+
+_CHUNK_BYTES = 1 << 18
+_PIPE_BYTES = 1 << 20
+# Waits are cut into pieces of this length, so that a signal that comes just before one is not left waiting, too.
+_SIGNAL_SECONDS = 1.0
+
+
+class Feed:
+    """One running command; asked continues "Could not …" in its errors, and what it prints goes to *sink*.
+
+    Use as a context manager; a command that has not ended with the block is killed. Raises DependencyError, and
+    CommandError when it ends early or with another status than 0.
+    """
+
+    def __init__(
+        self, argv: Sequence[str], *, env: Mapping[str, str], asked: str, sink: ByteSink | None = None
+    ) -> None:
+        self._argv = list(argv)
+        self._env = {**os.environ, "LC_ALL": "C.UTF-8", **env}
+        self._asked = asked
+        self._sink = sink
+        self._drain: threading.Thread | None = None
+        self._failure: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        self._stderr = tempfile.TemporaryFile()
+        try:
+            self._process = subprocess.Popen(
+                self._argv,
+                env=self._env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE if self._sink else subprocess.DEVNULL,
+                stderr=self._stderr,
+                bufsize=0,
+            )
+        except FileNotFoundError as error:
+            self._stderr.close()
+            raise DependencyError(
+                f"The program {self._argv[0]!r} is needed and was not found on PATH.",
+                fix="Install the package that carries it.",
+            ) from error
+        os.set_blocking(self._input, False)
+        with suppress(OSError):  # a larger pipe is only faster; users have a quota of pipe memory
+            fcntl.fcntl(self._input, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        if self._sink is not None:
+            self._drain = threading.Thread(target=self._pass_on, args=(self._sink,), daemon=True)
+            self._drain.start()
+        return self
+
+    @property
+    def _input(self) -> int:
+        return self._process.stdin.fileno()  # type: ignore[union-attr]  # a pipe was asked for
+
+    def write(self, data: bytes) -> None:
+        """Hand it the next chunk, as soon as it takes it."""
+        view = memoryview(data)
+        while view:
+            if not select.select([], [self._input], [], _SIGNAL_SECONDS)[1]:
+                continue
+            try:
+                view = view[os.write(self._input, view) :]
+            except BlockingIOError:
+                continue
+            except BrokenPipeError:
+                self._fail(self._wait(), "before the end")
+
+    def end(self) -> None:
+        """Say that there is no more."""
+        self._process.stdin.close()  # type: ignore[union-attr]  # a pipe was asked for
+
+    def finish(self, tick: Callable[[], None] = lambda: None) -> None:
+        """Say that there is no more, and wait until the command agrees that all is well.
+
+        tick is called once a second meanwhile.
+        """
+        self.end()
+        if (rc := self._wait(tick)) != 0:
+            self._fail(rc)
+        if self._drain is not None:
+            self._drain.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        if self._drain is not None:
+            self._drain.join()
+        for pipe in (self._process.stdin, self._process.stdout, self._stderr):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
+
+    def _pass_on(self, sink: ByteSink) -> None:
+        try:
+            output = self._process.stdout.fileno()  # type: ignore[union-attr]  # a pipe was asked for
+            while data := os.read(output, _CHUNK_BYTES):
+                sink.write(data)
+        except BaseException as error:  # raised again by finish(), in the thread that can act on it
+            self._failure = error
+            self._process.kill()
+
+    def _wait(self, tick: Callable[[], None] = lambda: None) -> int:
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                return self._process.wait(_SIGNAL_SECONDS)
+            tick()
+
+    def _fail(self, rc: int, when: str = "") -> None:
+        if self._failure is not None:
+            raise self._failure
+        self._stderr.seek(0)
+        told = self._stderr.read().decode(errors="replace")
+        ended = " ".join(filter(None, (f"{self._argv[0]} ended with {rc}", when)))
+        raise CommandError(
+            f"Could not {self._asked}: {ended}: {last_lines(told, 5) or 'it printed nothing'}",
+            fix=fix_for(told),
+            cmd=list(self._argv), rc=rc, stderr=last_lines(told, 200),
+        )  # fmt: skip
