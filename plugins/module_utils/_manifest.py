@@ -4,6 +4,7 @@
 
 A set is a folder: ``manifest.json`` and ``components/<component name>/<file name>``. The format is ours; its number is
 SCHEMA_VERSION. The field "checksum" is the sha256 of the canonical JSON (sorted keys, no spaces) of all other fields.
+The only field that is added to a committed set is "proven", by a drill.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,10 @@ class Component:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What one backup set holds. seconds: from begin to commit; schema_versions: component name to schema version."""
+    """What one backup set holds. seconds: from begin to commit; schema_versions: component name to schema version.
+
+    proven: what the last drill that restored the set found, as {"at", "seconds", "host", "components"}, or None.
+    """
 
     id: str
     stack: str
@@ -104,6 +108,7 @@ class Manifest:
     schema_versions: Mapping[str, Any]
     components: tuple[Component, ...]
     collection_version: str = COLLECTION_VERSION
+    proven: Mapping[str, Any] | None = None
 
     @property
     def total_bytes(self) -> int:
@@ -125,6 +130,8 @@ class Manifest:
             "collection_version": self.collection_version,
             "total_bytes": self.total_bytes,
         }
+        if self.proven is not None:
+            fields["proven"] = dict(self.proven)
         return {**fields, "checksum": _checksum(fields)}
 
     @classmethod
@@ -154,6 +161,8 @@ class Manifest:
                 components=tuple(map(Component.from_dict, _take(fields, "components", list, "The manifest"))),
                 collection_version=_take(fields, "collection_version", str, "The manifest"),
             )
+            if "proven" in fields:
+                manifest = replace(manifest, proven=_proven(fields.pop("proven"), manifest.components))
             if _take(fields, "total_bytes", int, "The manifest") != manifest.total_bytes or fields:
                 raise InputError(f"The manifest's total or fields {sorted(fields)} do not belong to format {version}.")
         except InputError as error:
@@ -181,6 +190,19 @@ def read_manifest(folder: Path) -> Manifest:
 def _checksum(fields: Mapping[str, Any]) -> str:
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _proven(value: Any, components: tuple[Component, ...]) -> Mapping[str, Any]:
+    fields = dict(_mapping(value, "The manifest's proof"))
+    proven = {
+        "at": _take(fields, "at", str, "The manifest's proof"),
+        "seconds": _take(fields, "seconds", (int, float), "The manifest's proof"),
+        "host": _take(fields, "host", str, "The manifest's proof"),
+        "components": _take(fields, "components", dict, "The manifest's proof"),
+    }
+    if set(proven["components"]) != {component.name for component in components} or fields:
+        raise InputError("The manifest's proof does not belong to its components.")
+    return proven
 
 
 def _file(value: Any, where: str) -> FileEntry:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,9 +28,11 @@ from ansible_collections.groundwork.backend.plugins.module_utils._sets import (
     parse_id,
     utc_text,
 )
+from ansible_collections.groundwork.backend.plugins.module_utils._sets_prune import discard
 
 _PARTIAL = ".partial-"
-_LOCK_WAIT_SECONDS = 5.0
+# A commit reads every file again and a prune removes many, both under the lock.
+_LOCK_WAIT_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -87,17 +88,17 @@ def partials(path: Path) -> list[Partial]:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Nobody else begins, commits or aborts a set in *path* during the block. Raises StateError."""
+def locked(path: Path, wait_seconds: float = _LOCK_WAIT_SECONDS) -> Iterator[None]:
+    """Nobody else changes the sets in *path* during the block. Raises StateError."""
 
     def busy() -> GroundworkError:
         found = "; ".join(_told(partial) for partial in partials(path)) or "its process has not said who it is"
         return StateError(
-            f"Another process is beginning or committing a backup set in {path}: {found}.",
+            f"Another process is changing the backup sets in {path}: {found}.",
             fix="Wait until it has ended, then run again.",
         )
 
-    with directory_lock(path, busy, wait_seconds=_LOCK_WAIT_SECONDS):
+    with directory_lock(path, busy, wait_seconds=wait_seconds):
         yield
 
 
@@ -138,8 +139,7 @@ def find_partial(path: Path, set_id: str) -> Partial:
 
 def remove_partial(partial: Partial) -> None:
     """Remove a set that was not committed. The caller holds the lock."""
-    with os_errors(f"remove {partial.path}"):
-        shutil.rmtree(partial.path)
+    discard(partial.path.parent, [partial.path])
 
 
 def seconds_since_begin(partial: Partial) -> float:

@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: groundwork.backend contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Begin, commit, abort and list the backup sets of a stack."""
+"""Begin, commit, verify, prove, list and prune the backup sets of a stack."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: backup_set
-short_description: Begin, commit, abort and list the backup sets of a stack
+short_description: Begin, commit, verify, prove, list and prune the backup sets of a stack
 version_added: 0.1.0
 author: groundwork.backend contributors (@groundwork-backend)
 description:
@@ -16,7 +16,11 @@ description:
     It is complete or absent.
   - O(action=begin) makes the folder that the store modules write into; O(action=commit) reads every file again,
     compares it with what the store modules reported, writes the manifest and gives the folder its final name.
-  - The folder of a set that is being written begins with C(.partial-) and is never read as a backup.
+  - The folder of a set that is being written begins with C(.partial-) and is never read as a backup. One that is being
+    removed begins with C(.removing-); what a crash left of it is removed by the next begin, prune or prove.
+  - Nothing but O(action=prune) ever removes a committed set.
+extends_documentation_fragment:
+  - groundwork.backend._backup_keep
 attributes:
   check_mode:
     description: Can run in check mode and return the status prediction without changing the target.
@@ -34,6 +38,7 @@ attributes:
     details:
       - O(action=begin) begins a new set each time.
       - O(action=commit) and O(action=abort) of a set that is committed or gone already change nothing.
+      - O(action=prove) records each proof, with its time.
 options:
   action:
     description:
@@ -41,9 +46,14 @@ options:
       - V(commit) completes the set with the id O(id). When it fails, the set stays as it is, uncommitted.
       - V(abort) removes the uncommitted set with the id O(id), for the C(rescue) of a backup that failed.
       - V(list) tells which sets exist.
+      - V(verify) reads every file of the set O(id) again and compares it with the manifest. It fails when something
+        differs, and writes nothing.
+      - V(prune) removes the committed sets that no rule of O(keep) holds. Check mode is the dry run.
+      - V(prove) writes into the manifest of the set O(id) that it was restored, which a drill found. The set is not
+        restored by it. A later proof takes the place of the one before.
     type: str
     required: true
-    choices: [begin, commit, abort, list]
+    choices: [begin, commit, abort, list, verify, prune, prove]
   path:
     description:
       - Folder of the stack's sets on the managed host, such as C(/var/backups/verisphere).
@@ -59,11 +69,15 @@ options:
   id:
     description:
       - Id of the set, a UTC time such as V(20261121T061200Z).
-      - Required for O(action=commit) and O(action=abort). With O(action=begin), the default is the time of the host.
+      - Required for O(action=commit), O(action=abort), O(action=verify) and O(action=prove). With O(action=begin), the
+        default is the time of the host.
+      - O(action=verify) takes V(latest) and V(all) as well. V(latest) is the set that RV(latest) names.
     type: str
   components:
     description:
       - For O(action=commit), what the store modules returned as C(component), unchanged. At least one.
+      - For O(action=prove), what the drill found of each component of the set, with its C(name). It is kept in the
+        manifest as it is.
     type: list
     elements: dict
   release:
@@ -91,6 +105,16 @@ options:
       - One that was begun before the last boot of the host is interrupted at once.
     type: int
     default: 21600
+  full:
+    description:
+      - For O(action=prune), read every file of every set first, so that one in which a bit has flipped does not count.
+      - Otherwise a set counts when its manifest holds and its files have their sizes.
+    type: bool
+    default: false
+  seconds:
+    description:
+      - For O(action=prove), how long the restore took.
+    type: float
 """
 
 EXAMPLES = r"""
@@ -126,23 +150,79 @@ EXAMPLES = r"""
 - name: Fail when there is none
   ansible.builtin.assert:
     that: backups.latest is not none
+
+- name: Verify it
+  groundwork.backend.backup_set:
+    action: verify
+    path: /var/backups/verisphere
+    stack: verisphere
+    id: latest
+
+- name: Remove old sets
+  groundwork.backend.backup_set:
+    action: prune
+    path: /var/backups/verisphere
+    stack: verisphere
+    keep: {daily: 7, weekly: 4, monthly: 12}
+  register: pruned
+
+- name: Tell why each set stays or goes
+  ansible.builtin.debug:
+    msg: "{{ pruned.explained }}"
+
+- name: Record that a drill has restored the set
+  groundwork.backend.backup_set:
+    action: prove
+    path: /var/backups/verisphere
+    stack: verisphere
+    id: "{{ backups.latest }}"
+    seconds: 74.5
+    components:
+      - {name: verisphere, seconds: 71.2, counts: {public.claims: 40712}}
 """
 
 RETURN = r"""
 id:
   description: Id of the set.
-  returned: when action is begin or commit or abort
+  returned: when action is begin or commit or abort or prove
   type: str
   sample: 20261121T061200Z
 path:
   description:
     - Folder of the set. After O(action=begin) the store modules write into C(components/<name>) inside it.
-  returned: when action is begin or commit or abort
+  returned: when action is begin or commit or abort or prove
   type: str
   sample: /var/backups/verisphere/.partial-20261121T061200Z
 removed:
-  description: Folders of interrupted sets that were removed.
-  returned: when action is begin or abort
+  description:
+    - Ids of the sets that were removed, oldest first. With O(action=begin) and O(action=abort), the folders of
+      interrupted sets and interrupted removals.
+  returned: when action is begin or abort or prune
+  type: list
+  elements: str
+removed_bytes:
+  description: Size of the sets that were removed, in bytes.
+  returned: when action is prune
+  type: int
+kept:
+  description:
+    - The sets that stay, newest first, each with C(id) and C(reasons), a list such as C(["daily 1", "weekly 1"]).
+      Behind C((oldest\)) the rule has found too few periods. A damaged set has C(damaged), one from the future has
+      C(future), and one that no rule holds but that is being read has C(in use).
+  returned: when action is prune
+  type: list
+  elements: dict
+explained:
+  description: One sentence for each set, newest first, that says why it stays or goes.
+  returned: when action is prune
+  type: list
+  elements: str
+  sample:
+    - "20261121T020000Z stays: daily 1, weekly 1, monthly 1."
+    - "20261112T020000Z goes: daily: 7 newer days kept; weekly: 20261115T020000Z is the newest of its week."
+verified:
+  description: Ids of the sets that hold, file by file. Also returned when the task fails because of others.
+  returned: when action is verify
   type: list
   elements: str
 free_bytes:
@@ -151,21 +231,27 @@ free_bytes:
   type: int
 manifest:
   description: The manifest; V(null) in check mode when there is no set yet.
-  returned: when action is commit
+  returned: when action is commit or prove
   type: dict
 sets:
   description:
-    - The usable sets, newest first. Each has C(id), C(path), C(created_at), C(seconds), C(bytes), C(release) and
-      C(components), a list of names.
+    - The usable sets, newest first. Each has C(id), C(path), C(created_at), C(age_seconds), C(seconds), C(bytes),
+      C(release), C(components), a list of names, and C(proven).
+    - C(age_seconds) counts from the begin of the set, and is negative when the set is dated after the host's clock.
+    - C(proven) is what the last drill that restored the set found, with C(at), C(seconds), C(host) and C(components),
+      or V(null).
   returned: when action is list
   type: list
   elements: dict
 newest:
-  description: Manifest of the newest usable set with its folder as C(path), or V(null).
+  description:
+    - Manifest of the set RV(latest), with C(path), C(age_seconds), C(bytes) and C(proven) as in RV(sets); or V(null).
   returned: when action is list
   type: dict
 latest:
-  description: Id of the newest usable set, or V(null).
+  description:
+    - Id of the newest usable set, or V(null). One that is dated more than an hour after the clock of the host is the
+      latest only when all are, so that a clock that once ran ahead does not hide newer sets.
   returned: when action is list
   type: str
 count:
@@ -177,205 +263,43 @@ bytes:
   returned: when action is commit or list
   type: int
 damaged:
-  description: Sets that cannot be used, each with C(id), C(path) and C(reason).
-  returned: when action is list
+  description:
+    - Sets that cannot be used, each with C(id), C(path) and C(reason); with O(action=verify) also C(reasons), a list of
+      all that is wrong. Also returned when the task fails because of them.
+  returned: when action is list or prune or verify
   type: list
   elements: dict
 """
 
-import platform
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.groundwork.backend.plugins.module_utils._errors import StateError, os_errors
-from ansible_collections.groundwork.backend.plugins.module_utils._manifest import (
-    Component,
-    Manifest,
-    check_name,
-    read_manifest,
-)
+from ansible_collections.groundwork.backend.plugins.module_utils._manifest import check_name
 from ansible_collections.groundwork.backend.plugins.module_utils._module import Context, run_module
-from ansible_collections.groundwork.backend.plugins.module_utils._partials import (
-    Partial,
-    create_partial,
-    find_partial,
-    locked,
-    partial_path,
-    partials,
-    remove_partial,
-    require_nobody_writes,
-    seconds_since_begin,
-)
-from ansible_collections.groundwork.backend.plugins.module_utils._sets import (
-    check_files,
-    new_id,
-    parse_id,
-    publish,
-    read_sets,
-    require_space,
-    set_ids,
-    utc_text,
-)
+from ansible_collections.groundwork.backend.plugins.module_utils._retention import keep_options
+from ansible_collections.groundwork.backend.plugins.module_utils._set_keep import list_sets, prove, prune, verify
+from ansible_collections.groundwork.backend.plugins.module_utils._set_write import abort, begin, commit
+from ansible_collections.groundwork.backend.plugins.module_utils._sets import parse_id
 
-
-def begin(context: Context, path: Path) -> dict[str, Any]:
-    """Make the folder of a new set."""
-    if not context.check_mode:
-        with os_errors(f"create {path}"):
-            path.mkdir(parents=True, exist_ok=True)
-            path.chmod(0o700)
-        with locked(path):
-            return _begin(context, path)
-    return _begin(context, path)
-
-
-def _begin(context: Context, path: Path) -> dict[str, Any]:
-    params = context.params
-    interrupted = require_nobody_writes(path, params["stale_after"])
-    now = datetime.now(UTC)
-    taken = set_ids(path)
-    set_id = params["id"] or new_id(taken, now)
-    if set_id in taken:
-        raise StateError(f"Backup set {set_id} exists already in {path}.", fix="Leave out id, or use another.")
-    if taken and not params["id"] and taken[0] > set_id:
-        context.warn(f"The newest backup set {taken[0]} is dated after this host's clock ({set_id}): check the clock.")
-    before = _layout(path)
-    if not context.check_mode:
-        for partial in interrupted:
-            remove_partial(partial)
-    good, _damaged = read_sets(path, params["stack"])
-    free = require_space(path, good[0].total_bytes if good else 0, params["min_free_bytes"])
-    folder = partial_path(path, set_id)
-    if not context.check_mode:
-        create_partial(path, set_id)
-    return {
-        "changed": True,
-        "id": set_id,
-        "path": str(folder),
-        "removed": [str(partial.path) for partial in interrupted],
-        "free_bytes": free,
-        "diff": {"before": before, "after": {"sets": before["sets"], "partial": [folder.name]}},
-    }
-
-
-def commit(context: Context, path: Path) -> dict[str, Any]:
-    """Check what was written, write the manifest, give the set its name."""
-    params = context.params
-    set_id = params["id"]
-    final, folder = path / set_id, partial_path(path, set_id)
-    if context.check_mode and not folder.is_dir() and not final.is_dir():
-        return {"changed": True, "id": set_id, "path": str(final), "bytes": 0, "manifest": None}
-    components = tuple(Component.from_dict(component) for component in params["components"])
-    with locked(path):
-        if final.is_dir() and not folder.is_dir():
-            return _already(path / set_id, params["stack"], components)
-        before = _layout(path)
-        partial = find_partial(path, set_id)
-        check_files(folder, components)
-        manifest = _manifest(context, partial, components)
-        if not context.check_mode:
-            publish(path, folder, manifest)
-        after = {
-            "sets": sorted({*before["sets"], set_id}, reverse=True),
-            "partial": [name for name in before["partial"] if name != folder.name],
-        }
-    return {
-        "changed": True,
-        "id": set_id,
-        "path": str(final),
-        "bytes": manifest.total_bytes,
-        "manifest": manifest.to_dict(),
-        "diff": {"before": before, "after": after},
-    }
-
-
-def _manifest(context: Context, partial: Partial, components: tuple[Component, ...]) -> Manifest:
-    params = context.params
-    reported = {component.name: component.facts.get("schema_version") for component in components}
-    return Manifest(
-        id=params["id"],
-        stack=params["stack"],
-        created_at=partial.owner.begun_at if partial.owner else utc_text(parse_id(params["id"])),
-        seconds=seconds_since_begin(partial),
-        release=params["release"],
-        hosts=tuple(params["hosts"] or [platform.node()]),
-        schema_versions={
-            **{name: version for name, version in reported.items() if version is not None},
-            **params["schema_versions"],
-        },
-        components=components,
-    )
-
-
-def _already(folder: Path, stack: str, components: tuple[Component, ...]) -> dict[str, Any]:
-    manifest = read_manifest(folder)
-    if manifest.components != components or manifest.stack != stack:
-        raise StateError(
-            f"Backup set {folder.name} is committed already, with other components.", fix="Begin a new set."
-        )
-    return {
-        "changed": False,
-        "id": manifest.id,
-        "path": str(folder),
-        "bytes": manifest.total_bytes,
-        "manifest": manifest.to_dict(),
-    }
-
-
-def abort(context: Context, path: Path) -> dict[str, Any]:
-    """Remove an uncommitted set."""
-    set_id = context.params["id"]
-    folder = partial_path(path, set_id)
-    result = {"changed": False, "id": set_id, "path": str(folder), "removed": []}
-    if not folder.is_dir():
-        return result
-    with locked(path):
-        before = _layout(path)
-        if not context.check_mode:
-            remove_partial(find_partial(path, set_id))
-    after = {"sets": before["sets"], "partial": [name for name in before["partial"] if name != folder.name]}
-    return {**result, "changed": True, "removed": [str(folder)], "diff": {"before": before, "after": after}}
-
-
-def list_sets(context: Context, path: Path) -> dict[str, Any]:
-    """Tell which sets exist."""
-    good, damaged = read_sets(path, context.params["stack"])
-    return {
-        "changed": False,
-        "sets": [
-            {
-                "id": manifest.id,
-                "path": str(path / manifest.id),
-                "created_at": manifest.created_at,
-                "seconds": manifest.seconds,
-                "bytes": manifest.total_bytes,
-                "release": manifest.release,
-                "components": [component.name for component in manifest.components],
-            }
-            for manifest in good
-        ],
-        "newest": {**good[0].to_dict(), "path": str(path / good[0].id)} if good else None,
-        "latest": good[0].id if good else None,
-        "count": len(good),
-        "bytes": sum(manifest.total_bytes for manifest in good),
-        "damaged": damaged,
-    }
-
-
-def _layout(path: Path) -> dict[str, list[str]]:
-    return {"sets": set_ids(path), "partial": [partial.path.name for partial in partials(path)]}
-
-
-_ACTIONS = {"begin": begin, "commit": commit, "abort": abort, "list": list_sets}
+_ACTIONS = {
+    "begin": begin,
+    "commit": commit,
+    "abort": abort,
+    "list": list_sets,
+    "verify": verify,
+    "prune": prune,
+    "prove": prove,
+}
 
 
 def execute(context: Context) -> dict[str, Any]:
     """Do what the option action says."""
-    if context.params["id"] is not None:
-        parse_id(context.params["id"])
-    check_name(context.params["stack"], "The stack's name")
-    return _ACTIONS[context.params["action"]](context, Path(context.params["path"]))
+    params = context.params
+    words = ("all", "latest") if params["action"] == "verify" else ()
+    if params["id"] is not None and params["id"] not in words:
+        parse_id(params["id"])
+    check_name(params["stack"], "The stack's name")
+    return _ACTIONS[params["action"]](context, Path(params["path"]))
 
 
 def main() -> None:
@@ -383,6 +307,7 @@ def main() -> None:
     run_module(
         execute,
         argument_spec={
+            **keep_options()["argument_spec"],
             "action": {"type": "str", "required": True, "choices": list(_ACTIONS)},
             "path": {"type": "path", "required": True},
             "stack": {"type": "str", "required": True},
@@ -393,8 +318,16 @@ def main() -> None:
             "schema_versions": {"type": "dict", "default": {}},
             "min_free_bytes": {"type": "int", "default": 0},
             "stale_after": {"type": "int", "default": 21600},
+            "full": {"type": "bool", "default": False},
+            "seconds": {"type": "float"},
         },
-        required_if=[("action", "commit", ("id", "components")), ("action", "abort", ("id",))],
+        required_if=[
+            ("action", "commit", ("id", "components")),
+            ("action", "abort", ("id",)),
+            ("action", "verify", ("id",)),
+            ("action", "prune", ("keep",)),
+            ("action", "prove", ("id", "seconds", "components")),
+        ],
         supports_check_mode=True,
     )
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
@@ -16,46 +15,12 @@ from typing import Any
 import pytest
 from support import disks
 from support.modules import ModuleRunner
-
-STACK = "verisphere"
+from support.stack_sets import STACK, begun, call, committed, component
 
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     return tmp_path / "backups" / STACK
-
-
-def call(module: ModuleRunner, base: Path, action: str, *, check: bool = False, **more: Any) -> dict[str, Any]:
-    return module("backup_set", {"action": action, "path": str(base), "stack": STACK, **more}, check=check)
-
-
-def component(folder: Path, name: str = "db", data: bytes = b"rows") -> dict[str, Any]:
-    """Write one component's file and describe it, as a store module does."""
-    target = folder / "components" / name
-    target.mkdir(mode=0o755)
-    (target / "dump").write_bytes(data)
-    return {
-        "engine": "postgres",
-        "name": name,
-        "files": [{"name": "dump", "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}],
-        "started_at": "2026-11-21T06:12:00Z",
-        "seconds": 0.5,
-        "schema_version": 7,
-        "counts": {"public.claims": 3},
-    }
-
-
-def begun(module: ModuleRunner, base: Path, **more: Any) -> tuple[str, Path]:
-    result = call(module, base, "begin", **more)
-    assert result["changed"] is True, result
-    return result["id"], Path(result["path"])
-
-
-def committed(module: ModuleRunner, base: Path, data: bytes = b"rows", **more: Any) -> Path:
-    set_id, folder = begun(module, base, **more)
-    result = call(module, base, "commit", id=set_id, components=[component(folder, data=data)])
-    assert result["changed"] is True, result
-    return Path(result["path"])
 
 
 def test_begin_write_commit_list(module: ModuleRunner, base: Path) -> None:
@@ -91,7 +56,10 @@ def test_begin_write_commit_list(module: ModuleRunner, base: Path) -> None:
 
     listed = call(module, base, "list")
     assert (listed["changed"], listed["latest"], listed["count"], listed["bytes"]) == (False, set_id, 1, 4)
-    assert listed["newest"] == {**manifest, "path": str(final)}
+    age = listed["sets"][0]["age_seconds"]
+    assert 0 <= age < 3600
+    told = {"path": str(final), "bytes": 4, "age_seconds": age, "proven": None}
+    assert listed["newest"] == {**manifest, **told}
     assert listed["sets"][0]["components"] == ["db"]
 
 
@@ -269,6 +237,8 @@ def test_the_newest_comes_first_and_a_clock_that_went_back_is_told(module: Modul
         committed(module, base, id=set_id)
     result = call(module, base, "list")
     assert [entry["id"] for entry in result["sets"]] == ["29990101T000000Z", "20260301T000000Z", "20260101T000000Z"]
+    assert result["sets"][0]["age_seconds"] < 0
+    assert result["latest"] == result["newest"]["id"] == "20260301T000000Z"
     assert "check the clock" in json.dumps(call(module, base, "begin")["warnings"])
     taken = call(module, base, "begin", id="20260101T000000Z", stale_after=0)
     assert "exists already" in taken["msg"]
@@ -314,6 +284,13 @@ def test_a_full_disk_at_commit_leaves_the_set_uncommitted(module: ModuleRunner, 
         ({"action": "abort", "id": "2026011T000000Z"}, "is no id of a backup set"),
         ({"action": "commit"}, "missing"),
         ({"action": "list", "stack": "../etc"}, "cannot name a folder"),
+        ({"action": "verify"}, "missing"),
+        ({"action": "verify", "id": "newest"}, "is no id of a backup set"),
+        ({"action": "commit", "id": "latest", "components": []}, "is no id of a backup set"),
+        ({"action": "prune"}, "missing"),
+        ({"action": "prune", "keep": {"daily": "often"}}, "'daily'"),
+        ({"action": "prune", "keep": {"hourly": 3}}, "hourly"),
+        ({"action": "prove", "id": "20260101T000000Z"}, "missing"),
     ],
 )
 def test_unusable_options(module: ModuleRunner, base: Path, arguments: dict[str, str], sentence: str) -> None:

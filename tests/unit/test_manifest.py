@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import stat
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,9 @@ COMPONENT: dict[str, Any] = {
 }
 
 
+PROVEN = {"at": "2026-12-01T04:00:00Z", "seconds": 71.5, "host": "db1", "components": {"claims": {"rows": 3}}}
+
+
 def manifest() -> Manifest:
     return Manifest(
         id="20261121T061200Z",
@@ -68,6 +72,15 @@ def test_round_trip_through_a_private_file(tmp_path: Path) -> None:
     assert read_manifest(tmp_path) == manifest()
     assert read_manifest(tmp_path).total_bytes == 10
     assert stat.S_IMODE((tmp_path / "manifest.json").stat().st_mode) == 0o600
+
+
+def test_a_proof_belongs_to_the_manifest_and_to_its_checksum(tmp_path: Path) -> None:
+    assert "proven" not in manifest().to_dict()
+    proven = replace(manifest(), proven=PROVEN)
+    write_manifest(tmp_path, proven)
+    assert read_manifest(tmp_path) == proven
+    assert proven.to_dict() == changed(proven=PROVEN)
+    assert proven.to_dict()["checksum"] != manifest().to_dict()["checksum"]
 
 
 def test_a_component_keeps_what_only_its_engine_knows() -> None:
@@ -117,6 +130,12 @@ def test_components_that_are_refused(change: dict[str, Any], sentence: str) -> N
         (changed(extra=1), "do not belong to format 1"),
         (changed(release=5), "the field 'release' has the unusable value 5"),
         (changed(components=[{}]), "A component has no field 'name'"),
+        (changed(proven=None), "The manifest's proof is a dictionary, found NoneType"),
+        (changed(proven={}), "The manifest's proof has no field 'at'"),
+        (changed(proven={**PROVEN, "seconds": "1"}), "the field 'seconds' has the unusable value '1'"),
+        (changed(proven={**PROVEN, "by": "me"}), "The manifest's proof does not belong to its components"),
+        (changed(proven={**PROVEN, "components": {}}), "The manifest's proof does not belong to its components"),
+        ({**changed(proven=PROVEN), "proven": {**PROVEN, "seconds": 1}}, "its checksum does not match"),
     ],
 )
 def test_manifests_that_are_refused(value: Any, sentence: str) -> None:
