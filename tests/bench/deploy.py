@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from support.load import Load, WebSocket
-from support.scenario import KEYS, Playbook, Run, connect, copy_source
+from support.scenario import KEYS, Playbook, Run, connect, copy_source, environment
 from testinfra.host import Host
 
 from bench.figures import Figure
@@ -80,33 +80,40 @@ class Bench:
 @contextmanager
 def bench(root: Path) -> Iterator[Bench]:
     """A host with the stack, for the length of the measurement."""
-    folder = root / "build" / "bench" / "deploy"
+    with fresh_host(root, HOST, ADDRESS, "debian13-docker") as found:
+        found.run("site")
+        yield found
+
+
+@contextmanager
+def fresh_host(root: Path, name: str, address: str, image: str, **more: Any) -> Iterator[Bench]:
+    """A host with nothing of the stack yet, and an inventory for it with *more* settings."""
+    folder = root / "build" / "bench" / name.removeprefix("bench-")
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("variables-*"):
         old.unlink()
     command = [sys.executable, str(root / "tests" / "testbed"), "host"]
-    arguments = [HOST, "--os", "debian13-docker", "--address", ADDRESS, "--fresh"]
+    arguments = [name, "--os", image, "--address", address, "--fresh"]
     subprocess.run([*command, "start", *arguments], check=True, capture_output=True)
     try:
         inventory = folder / "inventory.json"
         keys = root / "build" / "testbed" / "ssh"
         reach = {
-            "ansible_host": ADDRESS,
+            "ansible_host": address,
             "ansible_user": "debian",
             "ansible_ssh_private_key_file": str(keys / "id_ed25519"),
             "ansible_ssh_common_args": "-o StrictHostKeyChecking=accept-new "
             f"-o UserKnownHostsFile={keys / 'known_hosts'}",
             **settings(root / "molecule" / "deploy" / "app"),
+            **more,
         }
-        group: dict[str, Any] = {"hosts": {HOST: {}}}
+        group: dict[str, Any] = {"hosts": {name: {}}}
         inventory.write_text(
-            json.dumps({"all": {"hosts": {HOST: reach}, "children": {"app": group, "database": group, "proxy": group}}})
+            json.dumps({"all": {"hosts": {name: reach}, "children": {"app": group, "database": group, "proxy": group}}})
         )
-        found = Bench(connect(ADDRESS), Playbook(folder, inventory), folder)
-        found.run("site")
-        yield found
+        yield Bench(connect(address), Playbook(folder, inventory), folder)
     finally:
-        subprocess.run([*command, "stop", HOST], check=True, capture_output=True)
+        subprocess.run([*command, "stop", name], check=True, capture_output=True)
 
 
 def settings(source: Path) -> dict[str, Any]:
@@ -136,7 +143,7 @@ def ours(found: Bench, root: Path) -> tuple[dict[str, list[float]], Load]:
     broken = found.folder / "broken"
     subprocess.run(["rm", "-rf", str(broken)], check=True)
     app = copy_source(root / "molecule" / "deploy" / "app", broken) / "app.py"
-    app.write_text("raise SystemExit('a mistake in the code')\n" + app.read_text())
+    app.write_text(app.read_text() + "\nraise SystemExit('a mistake in the code')\n")
     with Load(found.host, CONNECTIONS, seconds=SECONDS_AT_MOST) as load, WebSocket(ADDRESS) as socket:
         for number in range(DEPLOYS):
             seconds["deploy"].append(found.run("deploy", relay_greeting=f"number {number}")[0])
@@ -161,7 +168,11 @@ def reload_proxy(found: Bench, number: int) -> None:
     given = json.dumps({"files": {"http/bench.conf": f"# change {number}\n"}})
     command = ["ansible", "-i", str(found.playbook.inventory), "proxy", "--become"]
     done = subprocess.run(
-        [*command, "-m", "groundwork.backend.nginx_config", "-a", given], capture_output=True, text=True, check=False
+        [*command, "-m", "groundwork.backend.nginx_config", "-a", given],
+        env={**environment(), "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode != 0 or '"reloaded": true' not in done.stdout:
         raise SystemExit(f"The proxy was not reloaded:\n{done.stdout}{done.stderr}")
