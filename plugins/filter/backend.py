@@ -71,4 +71,5 @@ class FilterModule:
             "store_checks": _stack.store_checks,
             "upstream_servers": _deploy.upstream_servers,
             "web_checks": _stack.web_checks,
+            "writers": _stack.writers,
         }

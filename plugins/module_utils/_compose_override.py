@@ -17,6 +17,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._compose import
     Settings,
     reachable,
 )
+from ansible_collections.groundwork.backend.plugins.module_utils._compose_mounts import MOUNTS_LABEL
 
 RELEASE_VARIABLE = "APP_RELEASE"
 
@@ -46,12 +47,14 @@ def production_override(
     logging: Mapping[str, Any] | None = None,
     rolled: Blocks | None = None,
     bind_address: str = LOOPBACK,
+    mounts: Mapping[str, str] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """What production needs on top of the user's files: service -> keys; what replaces instead of merging is _Tagged.
 
     Published ports are bound to 127.0.0.1 unless the compose file binds them to an address itself or public_ports lists
     them; those of a service in *rolled* get the ports that stand there, at bind_address. Web services lose their fixed
     container_name, so that a second replica can start, and learn their release.
+    mounts has a digest of what a service mounts of the repository; as a label, it makes compose recreate the service.
     Services that the inventory names are restarted unless the compose file says otherwise; others may be one-shots.
     """
     override: dict[str, dict[str, Any]] = {}
@@ -70,6 +73,8 @@ def production_override(
         if service.built or name in web:
             keys["environment"] = {RELEASE_VARIABLE: release}
             keys["labels"] = {RELEASE_LABEL: release}
+        elif mounts and mounts.get(name):
+            keys["labels"] = {MOUNTS_LABEL: mounts[name]}
         if name in web and service.container_name:
             keys["container_name"] = _Tagged("!reset", None)
         if name in kept and not service.restart:
@@ -112,6 +117,26 @@ def render_override(override: Mapping[str, Mapping[str, Any]]) -> str:
     if not override:
         lines[-1] = "services: {}"
     return "\n".join(lines) + "\n"
+
+
+def released_with(model: Model, settings: Settings) -> list[str]:
+    """The services that a release does not recreate by itself, and that are no stores: ready-made images."""
+    stores = {*settings.required_services.values(), *(needed["service"] for needed in settings.required_ports.values())}
+    web = {*settings.web_services, *settings.rolled_services}
+    return [name for name, service in model.services.items() if not service.built and name not in web | stores]
+
+
+def recorded_mounts(override: str) -> dict[str, str]:
+    """service -> the digest of its mounts, of an override that render_override() wrote."""
+    found, name = {}, ""
+    for line in override.splitlines():
+        if line.startswith('  "'):
+            name = json.loads(line.strip().removesuffix(":"))
+        elif line.startswith("    labels: {"):
+            labels = json.loads(line.partition(": ")[2])
+            if MOUNTS_LABEL in labels:
+                found[name] = labels[MOUNTS_LABEL]
+    return found
 
 
 def _shared(key: str, ports: Sequence[int], host_ip: str) -> dict[str, Any]:

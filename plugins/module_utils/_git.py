@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._errors import 
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._exec import run
 from ansible_collections.groundwork.backend.plugins.module_utils._flock import directory_lock
+from ansible_collections.groundwork.backend.plugins.module_utils._release import keep_newest
 
 _GITLINK = "160000"
 _RELATIVE = ("./", "../")
@@ -64,6 +66,8 @@ def fetch_git(
                 if submodules:
                     git.export_submodules(mirror, url, commit, scratch / "tree")
                 (scratch / "tree").rename(tree)
+            os.utime(tree)  # what was used last is kept longest
+            keep_newest(trees)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     return tree, commit

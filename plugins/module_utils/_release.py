@@ -7,8 +7,11 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import os
+import shutil
 import stat
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ansible_collections.groundwork.backend.plugins.module_utils._artifact import write_file
@@ -17,6 +20,8 @@ from ansible_collections.groundwork.backend.plugins.module_utils._errors import 
 ID_LENGTH = 12
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\n"
 _LFS_POINTER_BYTES = 1024
+_CACHED = 5
+_IN_USE_SECONDS = 6 * 3600.0
 
 
 def list_files(root: Path, exclude: Sequence[str]) -> list[str]:
@@ -72,7 +77,27 @@ def write_file_list(cache: Path, release: str, files: Sequence[str]) -> Path:
     with os_errors(f"write {path}"):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_file(path, b"".join(os.fsencode(name) + b"\0" for name in files))
+    keep_newest(path.parent)
     return path
+
+
+def keep_newest(folder: Path, count: int = _CACHED, age: float = _IN_USE_SECONDS) -> None:
+    """Remove what is in a folder of the cache, but for the *count* entries that were used last.
+
+    What was used in the last *age* seconds stays too: another run may be copying it to its hosts. An entry that another
+    run removes at the same moment, or that cannot be removed, is passed over: the cache is no reason to fail a deploy.
+    """
+    found = []
+    for path in folder.iterdir():
+        with suppress(OSError):
+            found.append((path.lstat().st_mtime, path))
+    for used, path in sorted(found, reverse=True)[count:]:
+        if used < time.time() - age:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    path.unlink()
 
 
 def refuse_lfs_pointers(root: Path, files: Sequence[str]) -> None:

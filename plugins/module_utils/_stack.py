@@ -7,10 +7,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.groundwork.backend.plugins.module_utils._compose import LOOPBACK, reachable
+from ansible_collections.groundwork.backend.plugins.module_utils._compose import LOOPBACK, RELEASE_LABEL, reachable
 
 POSTGRES_PORT = 5432
 _SERVICE_LABEL = "com.docker.compose.service"
+_ONE_OFF_LABEL = "com.docker.compose.oneoff"
 Endpoints = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
@@ -29,6 +30,31 @@ def container_endpoints(containers: Sequence[Mapping[str, Any]]) -> dict[str, di
                     "port": port["PublicPort"],
                 }
     return found
+
+
+def writers(
+    containers: Sequence[Mapping[str, Any]], stores: Sequence[str], one_shots: Sequence[str], release: str
+) -> dict[str, list[str]]:
+    """The containers that are no stores: names of those that run, and of the release's own that do not.
+
+    containers: entries of GET /containers/json. What compose ran once (compose run) may write as well, and so may
+    replicas of an earlier release; both are among the running ones and never among those to start.
+    """
+    found: dict[str, list[str]] = {"running": [], "stopped": []}
+    for container in containers:
+        labels = container.get("Labels") or {}
+        service, name = labels.get(_SERVICE_LABEL, ""), container["Names"][0].lstrip("/")
+        if service in stores:
+            continue
+        if container["State"] in ("running", "restarting", "paused"):
+            found["running"].append(name)
+        elif (
+            labels.get(_ONE_OFF_LABEL, "False") != "True"
+            and service not in one_shots
+            and labels.get(RELEASE_LABEL, release) == release
+        ):
+            found["stopped"].append(name)
+    return {kind: sorted(names) for kind, names in found.items()}
 
 
 def web_checks(
@@ -121,8 +147,7 @@ def status_table(
         rows.append(("health", name, f"{check['state']}{error}"))
     for schema in schemas:
         rows.append(("schema", schema["item"]["database"], _schema_state(schema)))
-    newest = f"{sets['latest']} of {sets['count']}" if sets.get("latest") else "none"
-    rows.append(("backup", "newest", newest))
+    rows += _backup_rows(sets)
     for damaged in sets.get("damaged") or ():
         rows.append(("backup", damaged["id"], f"damaged: {damaged['reason']}"))
     rows.append(("deploy", "lock", "free" if lock["verdict"] == "free" else lock["summary"]))
@@ -130,6 +155,42 @@ def status_table(
         told = " ".join(str(entry[key]) for key in ("step", "result", "release", "user") if entry.get(key))
         rows.append(("deploy", entry["time"], f"{told}: {entry['note']}" if entry.get("note") else told))
     return _table(rows)
+
+
+def _backup_rows(sets: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The newest set with its age, and the newest one of which a drill has proven that it restores."""
+    usable = sets.get("sets") or ()
+    if not usable:
+        return [("backup", "newest", "none")]
+    newest = next((one for one in usable if one["id"] == sets["latest"]), usable[0])
+    told = f"{newest['id']} of {sets['count']}, {_size(newest['bytes'])}"
+    if (age := newest.get("age_seconds")) is not None:
+        told += f", {_age(age)} old"
+    rows = [("backup", "newest", told)]
+    proven = next((one for one in usable if one.get("proven")), None)
+    if proven is None:
+        return [*rows, ("backup", "proven to restore", "none: run drill.yml")]
+    proof = proven["proven"]
+    told = f"{proven['id']} at {proof['at']} in {float(proof['seconds']):.1f} s"
+    return [*rows, ("backup", "proven to restore", told)]
+
+
+def _size(count: int) -> str:
+    """Bytes in the unit in which they have at most four digits."""
+    size, units = float(count), ["bytes", "KiB", "MiB", "GiB"]
+    while size >= 1024 and len(units) > 1:
+        size, units = size / 1024, units[1:]
+    return f"{size:.1f} {units[0]}" if units[0] != "bytes" else f"{count} bytes"
+
+
+def _age(seconds: float) -> str:
+    """Seconds as people say them; a set from the future has its clock to blame."""
+    if seconds < 0:
+        return "less than 0 s (the clock of the host goes wrong)"
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{int(seconds // length)} {unit}"
+    return f"{int(seconds)} s"
 
 
 def release_table(releases: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -18,6 +18,9 @@ description:
     E(APP_RELEASE), label C(org.groundwork.release)), limits logs where nothing else is set, takes a fixed
     C(container_name) off web services, and restarts the services that the settings name unless the compose file says
     otherwise.
+  - A service of a ready-made image that mounts files of the release gets a digest of them as the label
+    C(org.groundwork.mounts), so that compose recreates it when they changed. Stores and what lies below
+    C(/docker-entrypoint-initdb.d) are left out. The digest is that of the first time, as services may write there.
   - Each container port of the O(rolled_services) is published at O(bind_address) on as many ports of O(port_range) as
     the service has replicas. Those that containers of this release already have are kept, else the lowest ones are
     taken that follow each other, that nothing listens on, and that no container of the host is configured with.
@@ -58,6 +61,9 @@ options:
     type: list
     elements: path
     default: []
+  release_directory:
+    description: The release's folder, with the files that may be mounted. The default is O(project_directory).
+    type: path
   dest:
     description: The override file to write. Its folder must exist.
     type: path
@@ -138,10 +144,13 @@ from ansible_collections.groundwork.backend.plugins.module_utils._compose import
     settings_from,
     settings_options,
 )
+from ansible_collections.groundwork.backend.plugins.module_utils._compose_mounts import digest, mounted_paths
 from ansible_collections.groundwork.backend.plugins.module_utils._compose_override import (
     endpoints,
     image_name,
     production_override,
+    recorded_mounts,
+    released_with,
     render_override,
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import os_errors
@@ -172,6 +181,9 @@ def execute(context: Context) -> dict[str, Any]:
     if settings.rolled_services:
         address = check_address(address)
         rolled = _assigned(model, settings.rolled_services, params)
+    dest = Path(params["dest"])
+    with os_errors(f"read {dest}"):
+        before = dest.read_text(errors="replace") if dest.exists() else ""
     override = production_override(
         model,
         settings,
@@ -180,11 +192,9 @@ def execute(context: Context) -> dict[str, Any]:
         logging=params["logging"],
         rolled=rolled,
         bind_address=address,
+        mounts=_mounts(config, released_with(model, settings), params, recorded_mounts(before)),
     )
     after = render_override(override)
-    dest = Path(params["dest"])
-    with os_errors(f"read {dest}"):
-        before = dest.read_text(errors="replace") if dest.exists() else ""
     if after != before and not context.check_mode:
         write_file(dest, after.encode())
     built = [name for name, service in model.services.items() if service.built]
@@ -196,6 +206,16 @@ def execute(context: Context) -> dict[str, Any]:
         "endpoints": endpoints(model, rolled, address),
         "rolled": {name: {"replicas": model.services[name].replicas, "ports": rolled[name]} for name in rolled},
         "diff": {"before": before, "after": after, "before_header": str(dest), "after_header": str(dest)},
+    }
+
+
+def _mounts(
+    config: Mapping[str, Any], services: Sequence[str], params: Mapping[str, Any], recorded: Mapping[str, str]
+) -> dict[str, str]:
+    """The digest of what each of these services mounts of the release."""
+    root = Path(params["release_directory"] or params["project_directory"])
+    return {
+        name: recorded.get(name) or digest(mounted_paths(config, name, root), params["project"]) for name in services
     }
 
 
@@ -219,6 +239,7 @@ def main() -> None:
             "project_directory": {"type": "path", "required": True},
             "files": {"type": "list", "elements": "path", "required": True},
             "env_files": {"type": "list", "elements": "path", "default": []},
+            "release_directory": {"type": "path"},
             "dest": {"type": "path", "required": True},
             "bind_address": {"type": "str", "default": "127.0.0.1"},
             "port_range": {"type": "str", "default": "20000-20999"},

@@ -47,6 +47,10 @@ options:
     description: Contents of files, by their path below C(live).
     type: dict
     default: {}
+  initial:
+    description: Files of the very first generation. Once there is one, they are left as they are.
+    type: dict
+    default: {}
   absent:
     description: Paths of files to remove.
     type: list
@@ -132,6 +136,12 @@ removed:
   type: list
   elements: str
   returned: O(state=present)
+replaced:
+  description:
+    - What the files that were written or removed held before; null for one that was not there. As O(files) and
+      O(absent) of a later call, it brings them back.
+  type: dict
+  returned: O(state=present)
 tested:
   description: Whether nginx accepted the complete configuration in this call.
   type: bool
@@ -195,7 +205,8 @@ def _drained(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
 def _changed(context: Context, nginx: Nginx, generations: Generations) -> dict[str, Any]:
     params = context.params
     live, current = read_live(generations, nginx.directory)
-    plan = make_plan(current, params["files"], absent=params["absent"], purge=params["purge"], keep=params["keep"])
+    files = params["files"] if live else {**params["initial"], **params["files"]}
+    plan = make_plan(current, files, absent=params["absent"], purge=params["purge"], keep=params["keep"])
     if context.check_mode:
         outcome = foresee(nginx, generations, plan, live)
     else:
@@ -209,6 +220,7 @@ def _changed(context: Context, nginx: Nginx, generations: Generations) -> dict[s
         "generation": outcome.generation,
         "written": plan.written,
         "removed": plan.removed,
+        "replaced": {path: current.get(path) for path in (*plan.written, *plan.removed)},
         "tested": outcome.tested,
         "reloaded": outcome.reloaded,
         "running": outcome.running,
@@ -245,6 +257,7 @@ def main() -> None:
         argument_spec={
             "state": {"type": "str", "choices": ["present", "drained"], "default": "present"},
             "files": {"type": "dict", "default": {}},
+            "initial": {"type": "dict", "default": {}},
             "absent": {"type": "list", "elements": "str", "default": []},
             "purge": {"type": "list", "elements": "str", "default": []},
             "keep": {"type": "list", "elements": "str", "default": []},

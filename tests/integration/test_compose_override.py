@@ -79,3 +79,36 @@ def test_no_value_of_the_environment_is_shown(stack: Rolling) -> None:
     result = stack.release("r1", {"web": web(environment={"DB_PASSWORD": "canary-override-1"})})
     assert "canary-override-1" not in result["_printed"]
     assert "canary-override-1" not in stack.host.sh(f"cat {stack.folder('r1')}/override.yml")
+
+
+def test_a_service_is_recreated_when_only_a_file_changed_that_it_mounts(stack: Rolling) -> None:
+    """And it is left alone when nothing did, and when it wrote into its mounts itself."""
+    stack.services = {}
+    note = {"image": IMAGE, "volumes": ["./conf:/conf", "./one.txt:/one.txt"], "stop_grace_period": "1s"}
+    store = {"image": IMAGE, "volumes": ["./conf:/conf"], "stop_grace_period": "1s"}
+    link = f"{stack.folder('project')}"
+
+    def deploy(release: str, text: str) -> list[str]:
+        stack.write(release, {"note": note, "store": store})
+        stack.host.write(f"{stack.folder(release)}/conf/deep/a.conf", text)
+        stack.host.write(f"{stack.folder(release)}/one.txt", "one\n")
+        return up(release)
+
+    def up(release: str) -> list[str]:
+        result = stack.override(release, required_services={"app_store_services": "store"})
+        assert not result.get("failed"), result["msg"]
+        folder = stack.folder(release)
+        stack.host.sh(
+            f"ln -sfn {folder} {link}; docker compose --project-name {stack.project} --project-directory {link} "
+            f"--file {folder}/compose.yml --file {folder}/override.yml up --detach --quiet-pull 2>&1"
+        )
+        return [stack.inspect(f"{stack.project}-{name}-1")["Id"] for name in ("note", "store")]
+
+    first = deploy("r1", "a\n")
+    stack.host.sh(f"docker exec {stack.project}-note-1 sh -c 'echo written >/conf/own'")
+    assert up("r1") == first
+    assert deploy("r2", "a\n") == first
+    changed = deploy("r3", "b\n")
+    assert changed[0] != first[0]
+    assert changed[1] == first[1], "a store is not interrupted for a mounted file"
+    assert up("r1")[0] != changed[0]

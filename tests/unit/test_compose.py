@@ -20,9 +20,12 @@ from ansible_collections.groundwork.backend.plugins.module_utils._compose import
     settings_from,
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._compose_files import parse_port, read_compose_files
+from ansible_collections.groundwork.backend.plugins.module_utils._compose_mounts import digest, mounted_paths
 from ansible_collections.groundwork.backend.plugins.module_utils._compose_override import (
     endpoints,
     production_override,
+    recorded_mounts,
+    released_with,
     render_override,
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError
@@ -302,3 +305,62 @@ def test_files_that_are_not_compose_files(tmp_path: Path, text: str, words: str)
 def test_a_missing_file_is_named_with_the_variable(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"app_compose_files names nope\.yml"):
         read_compose_files(tmp_path, ["nope.yml"])
+
+
+def test_what_a_service_mounts_of_the_release(tmp_path: Path) -> None:
+    config = {
+        "services": {
+            "a": {
+                "volumes": [
+                    {"type": "bind", "source": f"{tmp_path}/a.conf", "target": "/a.conf"},
+                    {"type": "bind", "source": f"{tmp_path}/init", "target": "/docker-entrypoint-initdb.d"},
+                    {"type": "bind", "source": "/var/run/docker.sock", "target": "/sock"},
+                    {"type": "volume", "source": "data", "target": "/data"},
+                ],
+                "configs": [{"source": "c", "target": "/c"}, {"source": "inline"}],
+                "secrets": [{"source": "s"}],
+            },
+            "b": {},
+        },
+        "configs": {"c": {"file": f"{tmp_path}/c"}, "inline": {"content": "x"}},
+        "secrets": {"s": {"file": f"{tmp_path}/s"}},
+    }
+    found = {"/a.conf": tmp_path / "a.conf", "configs//c": tmp_path / "c", "secrets/s": tmp_path / "s"}
+    assert mounted_paths(config, "a", tmp_path) == found
+    assert digest(mounted_paths(config, "b", tmp_path), "v") == ""
+
+
+@pytest.mark.parametrize("change", ["content", "name", "link", "target", "gone"])
+def test_the_digest_of_mounts_changes_with_what_the_service_sees(tmp_path: Path, change: str) -> None:
+    folder = tmp_path / "conf"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "a.conf").write_text("a")
+    (folder / "link").symlink_to("deep")
+    before = digest({"/conf": folder}, "v")
+    assert digest({"/conf": folder}, "v") == before
+    assert len(before) == 12
+    match change:
+        case "content":
+            (folder / "deep" / "a.conf").write_text("b")
+        case "name":
+            (folder / "deep" / "a.conf").rename(folder / "deep" / "b.conf")
+        case "link":
+            (folder / "link").unlink()
+            (folder / "link").symlink_to("..")
+        case "gone":
+            (folder / "deep" / "a.conf").unlink()
+    assert digest({"/other" if change == "target" else "/conf": folder}, "v") != before
+
+
+def test_the_digest_of_mounts_is_a_label_that_is_read_again() -> None:
+    """Not of what is built, which every release recreates, and not of stores, which no mounted file interrupts."""
+    model = from_config(CONFIG)
+    settings = Settings(web_services={"web": 8081}, required_services={"app_store_services": "postgres"})
+    assert released_with(model, settings) == ["worker"]
+    override = production_override(
+        model, settings, project="v", release="abc", mounts={"worker": "0123", "web": "4567", "postgres": ""}
+    )
+    text = render_override(override)
+    assert recorded_mounts(text) == {"worker": "0123"}
+    assert "4567" not in text
+    assert recorded_mounts("") == {}

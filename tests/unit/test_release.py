@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
+from support.git_repository import repository
 from support.modules import ModuleRunner
 
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError
@@ -139,3 +142,36 @@ def test_a_pointer_of_git_lfs_is_refused_unless_it_is_left_out(
 def test_a_text_about_git_lfs_is_no_pointer(module: ModuleRunner, options: dict[str, object], source: Path) -> None:
     (source / "notes.txt").write_text("A pointer begins with: version https://git-lfs.github.com/spec/v1\n")
     assert "failed" not in module("release_source", options)
+
+
+def test_the_cache_keeps_what_was_used_last_and_what_may_be_in_use(
+    module: ModuleRunner, options: dict[str, object], tmp_path: Path
+) -> None:
+    lists = tmp_path / "cache" / "lists"
+    lists.mkdir(parents=True)
+    now, hour = time.time(), 3600
+    for number in range(8):
+        (lists / f"old{number}").write_text("")
+        os.utime(lists / f"old{number}", (now, now - (100 - number) * hour))
+    (lists / "at-work").write_text("")
+    os.utime(lists / "at-work", (now, now - hour))
+    result = module("release_source", options)
+    kept = {"old5", "old6", "old7", "at-work", str(result["release"])}
+    assert {path.name for path in lists.iterdir()} == kept
+
+
+def test_trees_of_the_cache_are_pruned_by_their_last_use(
+    module: ModuleRunner, options: dict[str, object], source: Path, tmp_path: Path
+) -> None:
+    del options["path"]
+    repo = repository(tmp_path / "repo", compose_yml="services: {web: {image: x, ports: ['80:80']}}\n")
+    given = options | {"git": str(repo), "version": "main", "compose_files": ["compose.yml"]}
+    first = Path(str(module("release_source", given)["root"]))
+    trees = first.parent
+    for number in range(6):
+        (trees / f"old{number}" / "deep").mkdir(parents=True)
+        os.utime(trees / f"old{number}", (0, 1000 + number))
+    os.utime(first, (0, 0))
+    again = module("release_source", given)
+    assert Path(str(again["root"])) == first
+    assert {path.name for path in trees.iterdir()} == {first.name, "old2", "old3", "old4", "old5"}

@@ -10,6 +10,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._stack import (
     status_table,
     store_checks,
     web_checks,
+    writers,
 )
 
 CONTAINERS = [
@@ -93,4 +94,56 @@ def test_the_table_of_releases_says_what_is_missing_and_what_was_lost() -> None:
         "release|deployedat|by|result|schema|",
         "abc|10:00|alice|ok|db0002|current;lostsomething:0002",
         "def|-|-|-|-|incomplete:imageweb",
+    ]
+
+
+def container(name: str, service: str, state: str = "running", **labels: str) -> dict[str, object]:
+    """An entry of GET /containers/json."""
+    return {"Names": [f"/{name}"], "State": state, "Labels": {"com.docker.compose.service": service, **labels}}
+
+
+def test_everything_that_runs_and_is_no_store_may_write() -> None:
+    found = [
+        container("db", "db"),
+        container("web", "web", **{"org.groundwork.release": "before"}),
+        container("shell", "web", **{"com.docker.compose.oneoff": "True"}),
+        container("loop", "worker", "restarting"),
+    ]
+    assert writers(found, ["db"], [], "now") == {"running": ["loop", "shell", "web"], "stopped": []}
+
+
+def test_only_what_the_release_has_is_started() -> None:
+    found = [
+        container("db", "db", "exited"),
+        container("old", "web", "exited", **{"org.groundwork.release": "before"}),
+        container("new", "web", "exited", **{"org.groundwork.release": "now"}),
+        container("shell", "web", "exited", **{"com.docker.compose.oneoff": "True"}),
+        container("seed", "seed", "exited"),
+        container("worker", "worker", "exited"),
+    ]
+    assert writers(found, ["db"], ["seed"], "now") == {"running": [], "stopped": ["new", "worker"]}
+
+
+def backup_lines(*sets: dict[str, object]) -> list[str]:
+    """The lines on backups of the table."""
+    told = {"latest": sets[0]["id"], "count": len(sets), "damaged": [], "sets": list(sets)}
+    lines = status_table([], {}, [], told, "abc", lock={"verdict": "free"}, log=[])
+    return [" ".join(line.split()) for line in lines if line.startswith("backup")]
+
+
+def test_the_newest_set_is_shown_with_its_age_and_what_a_drill_has_proven() -> None:
+    proof = {"at": "2026-11-21T07:00:00Z", "seconds": 12.34}
+    assert backup_lines(
+        {"id": "20261122T061200Z", "bytes": 5 * 1024**2, "age_seconds": 7300.0, "proven": None},
+        {"id": "20261121T061200Z", "bytes": 9, "age_seconds": 93700.0, "proven": proof},
+    ) == [
+        "backup | newest | 20261122T061200Z of 2, 5.0 MiB, 2 h old",
+        "backup | proven to restore | 20261121T061200Z at 2026-11-21T07:00:00Z in 12.3 s",
+    ]
+
+
+def test_sets_that_no_drill_has_proven_are_shown_as_that() -> None:
+    assert backup_lines({"id": "20261122T061200Z", "bytes": 9, "age_seconds": -5.0}) == [
+        "backup | newest | 20261122T061200Z of 1, 9 bytes, less than 0 s (the clock of the host goes wrong) old",
+        "backup | proven to restore | none: run drill.yml",
     ]

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,3 +130,19 @@ def release(fleet: Fleet, unchanged: str, playbook: Playbook) -> str:
         run = playbook("deploy")
         assert run.rc == 0, run.output
     return unchanged
+
+
+@pytest.fixture
+def second_proxy(fleet: Fleet, playbook: Playbook, tmp_path: Path) -> Iterator[str]:
+    """An inventory beside the scenario's own, in which the second app host is a proxy too; it is none afterwards."""
+    path = tmp_path / "second.yml"
+    path.write_text("proxy: {hosts: {deploy-two: {}}}\n")
+    prepared = playbook("playbooks/plays/proxy.yml", "-i", str(path))
+    assert prepared.rc == 0, prepared.output
+    yield str(path)
+    remove = (
+        "systemctl disable --now nginx; rm -rf /etc/nginx/groundwork /etc/nginx/conf.d/groundwork.conf "
+        "/etc/nginx/modules-enabled/90-groundwork.conf /etc/nginx/conf.d/mine.conf /run/before-switch"
+    )
+    fleet.two.check_output("sudo sh -c %s", remove)
+    fleet.one.check_output("sudo sh -c %s", "rm -f /etc/nginx/conf.d/mine.conf /run/before-switch")

@@ -18,6 +18,7 @@ from support.load import Load
 from support.scenario import Playbook, copy_source
 
 FIRST = "a-first-password"
+VAULT = "the-word-of-the-vault"
 SETTINGS = """
 app_source: {path: "%s"}
 app_env:
@@ -106,16 +107,18 @@ def application(folder: Path) -> Path:
     return source
 
 
-@pytest.fixture
-def stack(fleet: Fleet, playbook: Playbook, tmp_path: Path) -> Iterator[Stack]:
+@pytest.fixture(scope="module")
+def stack(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Deployed with the first login; afterwards the scenario's own application again."""
-    inventory, password_file = tmp_path / "inventory", tmp_path / "vault-password"
+    folder = tmp_path_factory.mktemp("rotate")
+    playbook = Playbook(folder, SCENARIO / "inventory")
+    inventory, password_file = folder / "inventory", folder / "vault-password"
     shutil.copytree(SCENARIO / "inventory", inventory)
     for path in (inventory / "hosts.yml", inventory / "group_vars" / "all" / "main.yml"):
         text = path.read_text().replace("{{ inventory_dir }}/../../..", str(ROOT))
         path.write_text(text.replace("inventory_dir ~ '/../../..", f"'{ROOT}"))
-    (inventory / "group_vars" / "all" / "rotate.yml").write_text(SETTINGS % application(tmp_path / "source"))
-    password_file.write_text("of the vault\n")
+    (inventory / "group_vars" / "all" / "rotate.yml").write_text(SETTINGS % application(folder / "source"))
+    password_file.write_text(f"{VAULT}\n")
     made = Stack(fleet, playbook, inventory, password_file)
     made.vault.write_text(f'vault_relay_user: "relay_app"\nvault_relay_app_password: "{FIRST}"\n')
     made.ansible_vault("encrypt")
@@ -130,16 +133,35 @@ def stack(fleet: Fleet, playbook: Playbook, tmp_path: Path) -> Iterator[Stack]:
         assert back.rc == 0, back.output
 
 
-def test_the_login_changes_under_load_without_a_failed_request(stack: Stack) -> None:
-    before, after = "relay_app", "relay_app_alt"
+def test_a_rotation_that_fails_leaves_the_login_the_vault_and_the_services_as_they_were(stack: Stack) -> None:
+    before, vault = stack.secrets(), stack.vault.read_bytes()
+    user, password = before["vault_relay_user"], before["vault_relay_app_password"]
+    with Load(stack.fleet.proxy) as load:
+        run = stack.run("rotate_secret", app_hooks={"after_switch": ["sh -c 'test $(hostname) != deploy-two'"]})
+    assert run.rc != 0
+    assert f"{user} stays the login with the password that the vault file has" in run.words, run.output
+    assert load.report.failed == 0, load.report
+    assert stack.vault.read_bytes() == vault
+    assert stack.logins() == {user}
+    assert stack.gets_in(user, password) == [True, True]
+    closed = "SELECT count(*) FROM pg_roles WHERE rolcanlogin AND rolname LIKE 'relay_app%'"
+    for host in (stack.fleet.one, stack.fleet.two):
+        assert host.check_output("sudo docker exec relay_db psql -XAtU relay -c %s", closed) == "1"
+
+
+def test_the_login_changes_under_load_without_a_failed_request_and_no_secret_is_shown(stack: Stack) -> None:
+    old = stack.secrets()
+    before, password = old["vault_relay_user"], old["vault_relay_app_password"]
+    after = "relay_app_alt" if before == "relay_app" else "relay_app"
     assert stack.logins() == {before}
-    password = stack.secrets()["vault_relay_app_password"]
     assert stack.gets_in(before, password) == [True, True]
     with Load(stack.fleet.proxy) as load:
-        run = stack.run("rotate_secret")
-        assert run.rc == 0, run.output
-    for secret in (password, stack.secrets()["vault_relay_app_password"]):
-        assert secret not in run.output
+        run = stack.run("rotate_secret", "-vvv")
+        assert run.rc == 0, run.output[-8000:]
+    admin = (ROOT / "build" / "molecule" / "relay_password").read_text().split()[0]
+    for secret in (password, stack.secrets()["vault_relay_app_password"], admin, VAULT):
+        shown = run.output.find(secret)
+        assert shown == -1, run.output[max(shown - 300, 0) : shown]
     assert load.report.failed == 0, load.report
     assert load.report.requests > 1000, load.report
     assert stack.logins() == {after}
