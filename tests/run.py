@@ -21,6 +21,10 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 PACKAGE = "ansible_collections.groundwork.backend.plugins.module_utils"
+# A file's tests share servers and hosts, so it stays with one worker; each worker has its own of them.
+# A worker that dies ends the run: another would begin with the same test, and die, too.
+DISTRIBUTION = ("--dist", "loadfile", "--no-loadscope-reorder", "--max-worker-restart=0")
+WORKERS_AT_MOST = 3
 PYTHON_FOLDERS = ["plugins", "tests", "molecule", "examples", "docs"]
 
 
@@ -73,11 +77,11 @@ def lint() -> Counts:
     return count(step(*command) for command in commands)
 
 
-def pytest(part: str) -> Counts:
+def pytest(part: str, *options: str) -> Counts:
     """One folder of pytest tests. A skipped test fails the run in CI (tests/conftest.py)."""
     report = BUILD / f"{part}.xml"
     report.unlink(missing_ok=True)
-    passed = step(part, sys.executable, "-m", "pytest", "-q", f"--junit-xml={report}", f"tests/{part}")
+    passed = step(part, sys.executable, "-m", "pytest", "-q", f"--junit-xml={report}", *options, f"tests/{part}")
     if not report.exists():
         return Counts(failed=1)
     counts = Counts()
@@ -97,7 +101,10 @@ def testbed() -> bool:
 
 def integration() -> Counts:
     """Modules against real servers; needs the engine of the test bed."""
-    return pytest("integration") if testbed() else Counts(failed=1)
+    workers = min(WORKERS_AT_MOST, len(os.sched_getaffinity(0)))
+    if not testbed():
+        return Counts(failed=1)
+    return pytest("integration", "-n", str(workers), *DISTRIBUTION, "--durations=10")
 
 
 def molecule() -> Counts:

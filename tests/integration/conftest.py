@@ -5,16 +5,14 @@
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.alembic_project import Project
-from support.docker_host import DockerHost, testbed
+from support.docker_host import DockerHost, fresh_host
 from support.migrations import Bench
 from support.modules import ModuleRunner
 from support.postgres import PostgresServer
@@ -22,7 +20,15 @@ from support.postgres_container import ContainerServer, need_image
 from support.rolling import Rolling, prepare
 
 PG17_IMAGE = "pgvector/pgvector:pg17"
+# One for each worker of a parallel run (tests/run.py), and for who runs tests beside it.
+HOSTS = {"integration": "198.18.0.106", "integration-two": "198.18.0.121", "integration-three": "198.18.0.122"}
 _names = itertools.count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that need a host come first: they take longest, and a worker that got them last would work on alone."""
+    slow = {item.path for item in items if "docker_host" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def _serve(major: int) -> Iterator[PostgresServer]:
@@ -96,13 +102,8 @@ def bench17(module: ModuleRunner, postgres17: ContainerServer, tmp_path: Path) -
 @pytest.fixture(scope="session")
 def docker_host(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerHost]:
     """A Debian host with an engine of its own, on which modules run through Ansible."""
-    if not shutil.which("docker") or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
-        told = "no Docker Engine answers (start one: python3 tests/testbed up)"
-        if os.environ.get("CI"):
-            pytest.fail(told)
-        pytest.skip(told)
-    yield DockerHost.start(root, "integration", "198.18.0.106", tmp_path_factory.mktemp("docker-host"))
-    testbed(root, "host", "stop", "integration")
+    with fresh_host(root, HOSTS, tmp_path_factory.mktemp("docker-host")) as host:
+        yield host
 
 
 @pytest.fixture

@@ -231,19 +231,28 @@ def test_release_by_container_id(container: Start, wait: Wait) -> None:
     assert not result.get("failed"), result["msg"]
 
 
-def test_unhealthy_may_recover(container: Start, wait: Wait) -> None:
-    """Trap 23: the first unhealthy is not the end of the wait."""
+def test_unhealthy_may_recover(container: Start, wait: Wait, tmp_path: Path) -> None:
+    """Trap 23: the first unhealthy is not the end of the wait. It recovers when the module has been told of it."""
     health = ("--health-interval=300ms", "--health-retries=1", "--health-cmd=cat /tmp/ready")
     name = container("until [ -e /tmp/go ]; do sleep 0.1; done; : > /tmp/ready; sleep 60", *health)
     early = wait({"container": name}, timeout=2)
     assert early["checks"]["c1"]["state"] == "timeout"
     assert early["checks"]["c1"]["status"] == "unhealthy"
-    late = threading.Timer(1.0, lambda: _docker("exec", name, "/bin/sh", "-c", ": > /tmp/go"))
+    docker, told = tmp_path / "docker", tmp_path / "told"
+    docker.write_text(f'#!/bin/sh\n{shutil.which("docker")} "$@" | tee -a {told}\n')
+    docker.chmod(0o755)
+
+    def recover() -> None:
+        while not told.exists() or '"unhealthy"' not in told.read_text():
+            time.sleep(0.05)
+        _docker("exec", name, "/bin/sh", "-c", ": > /tmp/go")
+
+    late = threading.Thread(target=recover, daemon=True)
     late.start()
-    result = wait({"container": name}, timeout=30)
-    late.join()
+    result = wait({"container": name}, timeout=60, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
     assert not result.get("failed"), result["msg"]
     assert "is unhealthy" in result["checks"]["c1"]["last_error"]
+    late.join()
 
 
 def test_a_missing_image_ends_the_wait_for_a_container(wait: Wait, image: str) -> None:

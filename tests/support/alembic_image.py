@@ -9,9 +9,10 @@ import subprocess
 from pathlib import Path
 
 BASE = "python:3.11-slim"
+INSTALL = "pip install --no-cache-dir alembic==1.20.1 SQLAlchemy==2.1.9 psycopg==3.3.9 psycopg-binary==3.3.9"
 _DOCKERFILE = f"""
 FROM {BASE}
-RUN pip install --no-cache-dir alembic==1.20.1 SQLAlchemy==2.1.9 psycopg==3.3.9 psycopg-binary==3.3.9
+RUN {INSTALL}
 ENTRYPOINT ["sh", "-c", "echo the entry point must not run; exit 1"]
 """
 _PROJECT = """

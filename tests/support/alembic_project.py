@@ -114,6 +114,29 @@ def downgrade():
 '''
 
 
+def write_env(folder: Path, text: str = "", *, options: str = "{}", before: str = "pass") -> None:
+    """Write env.py of the project in *folder*."""
+    place = folder / "migrations" / "env.py"
+    place.write_text(text or ENV.replace("@OPTIONS@", options).replace("@BEFORE@", before))
+
+
+def write_revision(
+    folder: Path, revision: str, down: str | tuple[str, ...] | None, upgrade: str, downgrade: str = "pass"
+) -> None:
+    """Write one revision of the project in *folder*, with the message "change <its id>"."""
+    text = REVISION.format(
+        message=f"change {revision}", revision=revision, down=down, upgrade=upgrade, downgrade=downgrade
+    )
+    (folder / "migrations" / "versions" / f"{revision}_change.py").write_text(text)
+
+
+def write_project(folder: Path) -> None:
+    """Write a project without revisions into *folder*. Its alembic.ini has the address of no server."""
+    (folder / "migrations" / "versions").mkdir(parents=True)
+    (folder / "alembic.ini").write_text(INI.format(url="postgresql+psycopg://nobody@127.0.0.1:1/none"))
+    write_env(folder)
+
+
 @dataclass
 class Project:
     """A project below *folder*, run with the Python of the tests, and its database."""
@@ -125,24 +148,18 @@ class Project:
     place: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        (self.folder / "migrations" / "versions").mkdir(parents=True)
-        (self.folder / "alembic.ini").write_text(INI.format(url="postgresql+psycopg://nobody@127.0.0.1:1/none"))
-        self.env()
+        write_project(self.folder)
         self.place = self.place or {"venv": sys.prefix, "directory": str(self.folder)}
 
     def env(self, text: str = "", *, options: str = "{}", before: str = "pass") -> None:
         """Write env.py."""
-        place = self.folder / "migrations" / "env.py"
-        place.write_text(text or ENV.replace("@OPTIONS@", options).replace("@BEFORE@", before))
+        write_env(self.folder, text, options=options, before=before)
 
     def revision(
         self, revision: str, down: str | tuple[str, ...] | None, upgrade: str, downgrade: str = "pass"
     ) -> None:
         """Write one revision, with the message "change <its id>"."""
-        text = REVISION.format(
-            message=f"change {revision}", revision=revision, down=down, upgrade=upgrade, downgrade=downgrade
-        )
-        (self.folder / "migrations" / "versions" / f"{revision}_change.py").write_text(text)
+        write_revision(self.folder, revision, down, upgrade, downgrade)
 
     def tables(self, *names: str, after: str | None = None) -> None:
         """One revision for each table, in a row."""

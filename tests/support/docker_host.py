@@ -4,16 +4,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+import pytest
 
 _PLAYBOOK = """
 - hosts: {name}
@@ -30,6 +35,51 @@ def testbed(root: Path, *arguments: str) -> str:
     done = subprocess.run(argv, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def need_engine() -> None:
+    """Skip the test where no Docker Engine answers; in CI fail it."""
+    if shutil.which("docker") and subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0:
+        return
+    told = "no Docker Engine answers (start one: python3 tests/testbed up)"
+    if os.environ.get("CI"):
+        pytest.fail(told)
+    pytest.skip(told)
+
+
+@contextmanager
+def reserved(names: Iterable[str]) -> Iterator[str]:
+    """One of these names of hosts, which no other process of tests on this machine has for the length of the block.
+
+    Waits for one when all are taken. The kernel takes the name back from a process that was killed.
+    """
+    with ExitStack() as files:
+        locks = {
+            name: files.enter_context((Path(tempfile.gettempdir()) / f"groundwork-host-{name}.lock").open("a"))
+            for name in names
+        }
+        while not (got := next((name for name, lock in locks.items() if _locked(lock)), None)):
+            time.sleep(1)
+        yield got
+
+
+def _locked(lock: TextIO) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def fresh_host(root: Path, hosts: Mapping[str, str], folder: Path) -> Iterator[DockerHost]:
+    """A fresh host with an engine, for the length of the block; *hosts* are names and addresses to choose from."""
+    need_engine()
+    with reserved(hosts) as name:
+        try:
+            yield DockerHost.start(root, name, hosts[name], folder)
+        finally:
+            testbed(root, "host", "stop", name)
 
 
 @dataclass(frozen=True)

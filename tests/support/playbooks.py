@@ -37,7 +37,9 @@ class Playbooks:
     hosts: Sequence[str] = ("one",)
     env: Mapping[str, str] = field(default_factory=dict)
 
-    def start(self, tasks: Sequence[Mapping[str, Any]], *arguments: str) -> subprocess.Popen[str]:
+    def start(
+        self, tasks: Sequence[Mapping[str, Any]], *arguments: str, stdout: int = subprocess.PIPE
+    ) -> subprocess.Popen[str]:
         """Start ansible-playbook with these tasks, as a process group of its own."""
         number = len(list(self.folder.glob("*.play.json")))
         playbook, inventory = self.folder / f"{number}.play.json", self.folder / "inventory.json"
@@ -46,7 +48,7 @@ class Playbooks:
         inventory.write_text(json.dumps({"all": {"hosts": dict.fromkeys(self.hosts, local)}}))
         return subprocess.Popen(
             [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(inventory), str(playbook), *arguments],
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
             cwd=self.folder,
@@ -63,13 +65,17 @@ class Playbooks:
     def finish(self, process: subprocess.Popen[str]) -> Played:
         """Wait for the end of a run."""
         out, err = process.communicate(timeout=300)
+        return self.played(process.returncode, out, err)
+
+    def played(self, rc: int, out: str, err: str) -> Played:
+        """What a run left, from what it printed."""
         results: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in self.hosts}
         if out.strip():
             for play in json.loads(out[out.index("{") :])["plays"]:
                 for task in play["tasks"]:
                     for host, result in task["hosts"].items():
                         results[host][task["task"]["name"]] = result
-        return Played(process.returncode, out + err, results)
+        return Played(rc, out + err, results)
 
     def __call__(self, tasks: Sequence[Mapping[str, Any]], *arguments: str) -> Played:
         """Run ansible-playbook with these tasks to its end."""

@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import os
 import secrets
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,11 +44,26 @@ def _readable_install(major: int) -> Path:
     return target / _PACKAGE.name / source.name
 
 
+def _ports() -> Iterator[int]:
+    """Ports for this process, without end; below those that the kernel gives to clients.
+
+    Each worker of a parallel run has its own, so that a port that was found free stays so until it is used. Runs beside
+    this one begin elsewhere.
+    """
+    worker, size = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4, 5000
+    for number in itertools.count(os.getpid() * 389):
+        yield 12000 + size * worker + number % size
+
+
+_PORTS = _ports()
+
+
 def free_port() -> int:
     """A TCP port on the loopback interface that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port := next(_PORTS)))
+            return port
 
 
 @dataclass

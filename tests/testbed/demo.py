@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: groundwork.backend contributors
-"""make demo: a bare Debian 13 host becomes the VeriSphere stack: running, migrated, deployed under load, backed up."""
+"""make demo: a bare Debian 13 host becomes the VeriSphere stack: migrated, deployed under load, backed up, restored."""
 
 from __future__ import annotations
 
@@ -151,6 +151,15 @@ def change_release(seen: list[str]) -> None:
     seen.insert(0, f"{before} -> {new} -> {after}")
 
 
+def drill() -> str:
+    """Restore the newest set into a server of its own; returns what was proven."""
+    playbook("drill", "drill")
+    told = re.search(r"Backup set .* restores: .* s\.", " ".join((LOG / "drill.log").read_text().split()))
+    if not told:
+        raise DemoError("drill.yml did not say what it has proven; see build/demo/drill.log.")
+    return told[0]
+
+
 def demo() -> None:
     """All steps."""
     summary = Summary()
@@ -190,6 +199,8 @@ def demo() -> None:
             "sets", *SSH, "sudo", "find", "/var/backups/verisphere", "-type", "f", "-printf", "'%P %s bytes\\n'"
         )
         seen.extend(listing.splitlines())
+    with summary.step("drill.yml: restore the set for trial") as seen:
+        seen.append(drill())
     with summary.step("status.yml"):
         playbook("status", "status")
     table = (LOG / "status.log").read_text()

@@ -90,8 +90,11 @@ def all_hosts() -> dict[str, Host]:
     ids = docker("ps", "-aq", "--filter", f"label={STATE_LABEL}", what="Hosts could not be listed").split()
     if not ids:
         return {}
+    told = try_docker("inspect", "--type=container", *ids)
+    if told.returncode != 0 and "no such container" not in told.stderr.lower():  # one that has gone since is fine
+        raise TestbedError(f"Hosts could not be read: {told.stderr.strip()}")
     found = {}
-    for item in json.loads(docker("inspect", *ids, what="Hosts could not be read")):
+    for item in json.loads(told.stdout or "[]"):
         labels = item["Config"]["Labels"]
         network = item["NetworkSettings"]["Networks"].get(NETWORK) or {}
         address = (network.get("IPAMConfig") or {}).get("IPv4Address") or network.get("IPAddress") or ""

@@ -67,14 +67,14 @@ def _get(url: str, accept: str = "*/*") -> tuple[int, email.message.Message, byt
         return 0, email.message.Message(), b""
 
 
-def _program(state: State) -> str:
+def program(state: State) -> str:
     """Return the registry's program: the installed one, or the package's, unpacked without installing a service."""
     found = which("docker-registry")
     if found is not None:
         return found
-    program = state.cache / "docker-registry" / "usr" / "bin" / "docker-registry"
-    if program.is_file():
-        return str(program)
+    unpacked = state.cache / "docker-registry" / "usr" / "bin" / "docker-registry"
+    if unpacked.is_file():
+        return str(unpacked)
     with (
         step("fetch docker-registry"),
         tempfile.TemporaryDirectory(prefix="registry-", dir=state.cache) as name,
@@ -90,7 +90,7 @@ def _program(state: State) -> str:
             ["dpkg-deb", "--extract", str(package), str(state.cache / "docker-registry")],
             what="The package docker-registry could not be unpacked",
         )
-    return str(program)
+    return str(unpacked)
 
 
 def _registries() -> dict[int, str]:
@@ -124,7 +124,7 @@ def _start(state: State, folder: Path, address: str) -> int:
     config = folder / CONFIG_NAME
     config.write_text(render_config(state.registry / "data", address, str(state.root)), encoding="utf-8")
     log = folder / "registry.log"
-    process = start_daemon([_program(state), "serve", str(config)], log, folder / "registry.pid")
+    process = start_daemon([program(state), "serve", str(config)], log, folder / "registry.pid")
     try:
         _wait(address, log, str(state.root), process.pid)
     except TestbedError:
