@@ -14,8 +14,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,6 +27,9 @@ PACKAGE = "ansible_collections.groundwork.backend.plugins.module_utils"
 # A worker that dies ends the run: another would begin with the same test, and die, too.
 DISTRIBUTION = ("--dist", "loadfile", "--no-loadscope-reorder", "--max-worker-restart=0")
 WORKERS_AT_MOST = 3
+SCENARIOS_AT_ONCE = 2
+LONGEST_SCENARIOS = ("deploy",)  # they begin first
+PRINTING = Lock()
 PYTHON_FOLDERS = ["plugins", "tests", "molecule", "examples", "docs"]
 
 
@@ -54,6 +59,21 @@ def step(name: str, *argv: str) -> bool:
     passed = subprocess.run(argv, cwd=ROOT, check=False).returncode == 0
     print(f"=== {name}: {'passed' if passed else 'FAILED'} in {time.monotonic() - begun:.1f} s", flush=True)
     return passed
+
+
+def step_beside(name: str, *argv: str) -> bool:
+    """A step that runs beside others: what it prints is kept in a file and comes in one piece at its end."""
+    print(f"\n=== {name} begins: {' '.join(argv)}", flush=True)
+    begun = time.monotonic()
+    log = BUILD / f"{name.replace(' ', '-')}.log"
+    with log.open("wb") as output:
+        done = subprocess.run(
+            argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, check=False
+        )
+    ended = f"=== {name}: {'passed' if done.returncode == 0 else 'FAILED'} in {time.monotonic() - begun:.1f} s"
+    with PRINTING:
+        print(f"\n=== {name}:\n{log.read_text(errors='replace')}\n{ended}", flush=True)
+    return done.returncode == 0
 
 
 def count(results: Iterator[bool]) -> Counts:
@@ -108,11 +128,17 @@ def integration() -> Counts:
 
 
 def molecule() -> Counts:
-    """Every Molecule scenario."""
+    """Every Molecule scenario, two side by side: each has hosts of its own, and waits for them half of its time."""
     if not testbed():
         return Counts(failed=1)
-    scenarios = sorted(path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml"))
-    return count(step(f"molecule {name}", "molecule", "test", "--scenario-name", name) for name in scenarios)
+    scenarios = {path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml")}
+    ordered = sorted(scenarios, key=lambda name: (name not in LONGEST_SCENARIOS, name))
+
+    def test(name: str) -> bool:
+        return step_beside(f"molecule {name}", "molecule", "test", "--scenario-name", name)
+
+    with ThreadPoolExecutor(SCENARIOS_AT_ONCE) as pool:
+        return count(pool.map(test, ordered))
 
 
 PARTS: dict[str, Callable[[], Counts]] = {

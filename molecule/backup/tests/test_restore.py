@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: groundwork.backend contributors
+"""restore.yml: what was destroyed comes back, and where anything fails everything is as before."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import DIGEST, NOTES, SETS, UNBEARABLE, Stack
+
+
+@pytest.fixture(autouse=True)
+def intact(stack: Stack, good_set: str) -> None:
+    """Every test begins with all notes."""
+    assert stack.notes() == NOTES
+
+
+def test_a_restore_that_is_not_confirmed_changes_nothing(stack: Stack, good_set: str) -> None:
+    before, started = stack.picture(), stack.started()
+    run = stack.restore(good_set, confirm="another")
+    assert run.rc != 0
+    assert "give -e confirm=notes" in run.words, run.output
+    assert (stack.picture(), stack.started()) == (before, started)
+
+
+def test_a_look_says_what_would_happen_and_touches_nothing(stack: Stack, good_set: str) -> None:
+    before, started = stack.picture(), stack.started()
+    run = stack.playbook("restore", "--check", backup_set=good_set)
+    assert run.rc == 0, run.output
+    assert f"Backup set {good_set} would replace notes" in run.words, run.output
+    assert (stack.picture(), stack.started()) == (before, started)
+
+
+def test_destroyed_data_comes_back_with_equal_counts(stack: Stack, good_set: str) -> None:
+    [component] = stack.manifest(good_set)["components"]
+    digest = stack.sql(DIGEST)
+    stack.sql("DROP TABLE notes")
+    assert stack.ask()[0] == 500
+    run = stack.restore(good_set)
+    assert run.rc == 0, run.output
+    assert stack.sql(DIGEST) == digest
+    assert component["counts"]["public.notes"] == stack.notes() == NOTES
+    beats = int(stack.sql("SELECT count(*) FROM beats"))
+    stack.host.check_output("timeout 30 sh -c %s", f"until [ $({_count('beats')}) -gt {beats} ]; do sleep 0.2; done")
+    kept = f"notes_before_{good_set.lower()}"
+    assert stack.sql("SELECT to_regclass('notes') IS NULL, count(*) > 0 FROM beats", kept) == "t|t"
+    assert f"Backup set {good_set} of notes serves" in run.words, run.output
+    stack.picture()
+
+
+def test_the_set_that_is_live_is_restored_once_more(stack: Stack, good_set: str) -> None:
+    stack.sql("DELETE FROM notes")
+    run = stack.restore(good_set)
+    assert run.rc == 0, run.output
+    assert stack.notes() == NOTES
+    assert f"notes_before_{good_set.lower()}_2" in stack.picture()["databases"]
+
+
+def test_restoring_again_can_drop_what_was_live_before(stack: Stack, good_set: str) -> None:
+    stack.sql("DELETE FROM notes WHERE id % 2 = 0")
+    run = stack.restore(good_set, backup_previous="drop")
+    assert run.rc == 0, run.output
+    assert stack.notes() == NOTES
+    assert "_before_" not in stack.picture()["databases"]
+
+
+def test_a_damaged_set_is_refused_before_anything_is_paused(stack: Stack, good_set: str) -> None:
+    before, started = stack.picture(), stack.started()
+    stack.flip(good_set)
+    try:
+        run = stack.restore(good_set)
+    finally:
+        stack.flip(good_set)
+    assert run.rc != 0
+    assert "database.dump" in run.words, run.output
+    assert "Nothing was changed." in run.words, run.output
+    assert (stack.picture(), stack.started()) == (before, started)
+
+
+def test_a_set_that_does_not_hold_what_it_says_leaves_everything_as_before(stack: Stack, good_set: str) -> None:
+    [component] = stack.manifest(good_set)["components"]
+    forged = stack.forge(good_set, "20200101T000000Z", counts={**component["counts"], "public.notes": NOTES + 1})
+    before = stack.picture()
+    try:
+        run = stack.restore(forged)
+    finally:
+        stack.host.check_output("sudo rm -r %s", f"{SETS}/{forged}")
+    assert run.rc != 0
+    for word in (f"public.notes has {NOTES} rows instead of {NOTES + 1}", "The data is as before"):
+        assert word in run.words, run.output
+    assert stack.picture() == before
+
+
+def test_a_gate_that_fails_after_the_swap_brings_the_data_before_back(stack: Stack) -> None:
+    stack.sql(f"INSERT INTO notes (body) VALUES ('{UNBEARABLE}')")
+    poisoned = stack.back_up()
+    stack.sql(f"DELETE FROM notes WHERE body = '{UNBEARABLE}'")
+    before = stack.picture()
+    try:
+        run = stack.restore(poisoned, app_health_timeout=6)
+    finally:
+        stack.host.check_output("sudo rm -r %s", f"{SETS}/{poisoned}")
+    assert run.rc != 0
+    for word in ("web", "The data is as before, and the stack was started again."):
+        assert word in run.words, run.output
+    assert stack.picture() == before
+
+
+def _count(table: str) -> str:
+    """A command that counts the rows of a table."""
+    return f"sudo docker exec notes_db psql -X -At -U notes -d notes -c 'SELECT count(*) FROM {table}'"
