@@ -44,9 +44,8 @@ _STOP_SECONDS = 10.0
 _ITEM = re.compile(
     rb'(?:processing data for table|launching item \d+ TABLE DATA|creating \w+(?: \w+)*?) "?([^"\n]+)"?\n'
 )
-_KEPT = re.compile(
-    r"^(?:pg_restore: |psql:.*?: )?(?:error: |ERROR: |FATAL: |DETAIL: |HINT: |Command was: )|error:|ERROR:"
-)
+# Not "Command was: ": the statement may hold a password (CREATE USER MAPPING, CREATE SUBSCRIPTION).
+_KEPT = re.compile(r"^(?:pg_restore: |psql:.*?: )?(?:error: |ERROR: |FATAL: |DETAIL: |HINT: )|error:|ERROR:")
 _HIDDEN = re.compile(r"^(?:CONTEXT: |DETAIL: +Failing row contains)")
 # Before pg_restore reads anything, nothing of what it does needs to be on the disk at once: the mark that makes the
 # database count is written later and with everything before it.
