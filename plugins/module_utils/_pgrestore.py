@@ -73,6 +73,10 @@ class Names:
         """The database that was live before the swap; the number tells repeated restores of one set apart."""
         return fitted(self.database, f"_before_{self.set_id.lower()}{'' if number == 1 else f'_{number}'}")
 
+    def reverted(self, number: int = 1) -> str:
+        """A database that was live until the swap was taken back, and that nothing drops."""
+        return fitted(self.database, f"_reverted_{self.set_id.lower()}{'' if number == 1 else f'_{number}'}")
+
     def mark(self, state: str, before: str | None = None) -> Mark:
         """A mark of this restore."""
         return Mark(self.set_id, self.component, self.database, state, before)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -29,10 +30,14 @@ _MOST_JOBS = 4
 
 @dataclass
 class Run:
-    """One call of the module: what it restores, where, and what it has done so far."""
+    """One call of the module: what it restores, where, and what it has done so far.
+
+    found: what is restored; None when the set is gone or damaged, for an action of BY_NAME.
+    """
 
     context: Context
-    dump: Dump
+    names: Names
+    found: Dump | None
     server: Server
     major: int
     progress: Progress
@@ -40,9 +45,11 @@ class Run:
     ended_sessions: int = 0
 
     @property
-    def names(self) -> Names:
-        """The databases of this restore."""
-        return Names(self.dump.set_id, self.dump.component.name, self.context.params["database"])
+    def dump(self) -> Dump:
+        """What is restored."""
+        if self.found is None:
+            raise StateError(f"Set {self.names.set_id} cannot be read.", fix="Use another set.")
+        return self.found
 
     def result(self, before: Mapping[str, Database], after: Mapping[str, Database], **more: Any) -> dict[str, Any]:
         """The result, from what there was and what there is, or in check mode would be."""
@@ -88,7 +95,7 @@ def restore(run: Run) -> dict[str, Any]:
     if live is not None and not done and not run.context.params["force"]:
         raise StateError(
             f"Database {names.database!r} exists, and the restored one would take its place.",
-            fix=f"Set force: true; the present one is kept as {_free_before(names, databases)}.",
+            fix=f"Set force: true; the present one is kept as {_free(names.before, databases)}.",
         )
     after, extensions = _stage(run, databases)
     if not done:
@@ -144,6 +151,9 @@ def discard(run: Run) -> dict[str, Any]:
         raise StateError(
             f"Database {names.staged!r} was not made by pg_restore.", fix="Look what it is, and drop it yourself."
         )
+    if params["keep_reverted"] and staged is not None and staged.mark == names.mark(REVERTED):
+        after = _keep_reverted(run, staged, databases)
+        staged = None
     doomed = [staged.name] if staged is not None else []
     if params["before"]:
         doomed += [name for name, database in databases.items() if database.mark and _is_before(names, database)]
@@ -152,16 +162,18 @@ def discard(run: Run) -> dict[str, Any]:
         del after[name]
         if not run.context.check_mode:
             run.server.drop(name)
-    live = databases.get(names.database)
-    if params["before"] and live is not None and _is_live(names, live):
-        run.actions.append(f"make the restore of database {names.database} final")
-        after[names.database] = Database(live.name, live.comment, None)
-        if not run.context.check_mode:
-            run.server.say(live, None)
+    if params["before"]:
+        after = _finish(run, databases, after)
     container = params["container"]
     if container and not run.context.check_mode:
         remove_copy(container, container_folder(params["container_tmp"], names.staged))
     return run.result(databases, after)
+
+
+def finish(run: Run) -> dict[str, Any]:
+    """Let the live database be no longer one whose swap can be taken back."""
+    databases = run.server.databases()
+    return run.result(databases, _finish(run, databases, databases))
 
 
 ACTIONS: dict[str, Callable[[Run], dict[str, Any]]] = {
@@ -170,7 +182,9 @@ ACTIONS: dict[str, Callable[[Run], dict[str, Any]]] = {
     "swap": swap,
     "revert": revert,
     "discard": discard,
+    "finish": finish,
 }
+BY_NAME = ("revert", "discard", "finish")  # they need names, and nothing of the set
 
 
 def _stage(run: Run, databases: dict[str, Database]) -> tuple[dict[str, Database], dict[str, str]]:
@@ -210,7 +224,7 @@ def _swap(run: Run, databases: dict[str, Database]) -> dict[str, Database]:
             f"{f' (its state is {staged.mark.state})' if staged.mark else ', or was not made by pg_restore'}.",
             fix="Run action: stage again, which makes it anew.",
         )
-    before = _free_before(names, databases)
+    before = _free(names.before, databases)
     if live is not None:
         run.actions.append(f"rename database {live.name} to {before}")
     run.actions.append(f"rename database {staged.name} to {names.database}")
@@ -225,6 +239,30 @@ def _swap(run: Run, databases: dict[str, Database]) -> dict[str, Database]:
         run.server, names, live, staged, before=before, drain=params["drain_seconds"]
     )
     return run.server.databases()
+
+
+def _finish(run: Run, databases: Mapping[str, Database], after: Mapping[str, Database]) -> dict[str, Database]:
+    names = run.names
+    live = databases.get(names.database)
+    if live is None or not _is_live(names, live):
+        return dict(after)
+    run.actions.append(f"make the restore of database {names.database} final")
+    if not run.context.check_mode:
+        run.server.say(live, None)
+    return {**after, names.database: Database(live.name, live.comment, None)}
+
+
+def _keep_reverted(run: Run, reverted: Database, databases: Mapping[str, Database]) -> dict[str, Database]:
+    name = _free(run.names.reverted, databases)
+    run.actions.append(f"rename database {reverted.name} to {name}")
+    run.context.warn(
+        f"Database {name!r} is what was live of {run.names.database!r} until a restore was taken back. It is kept: "
+        "look whether something was written into it that you need, and drop it."
+    )
+    if not run.context.check_mode:
+        _pgrestore_swap.keep(run.server, reverted, name)
+    after = {other: database for other, database in databases.items() if other != reverted.name}
+    return {**after, name: Database(name, reverted.comment, reverted.mark)}
 
 
 def _job(run: Run) -> _pgrestore_stage.Job:
@@ -259,8 +297,5 @@ def _is_before(names: Names, database: Database) -> bool:
     return database.mark == names.mark(BEFORE)
 
 
-def _free_before(names: Names, databases: Mapping[str, Database]) -> str:
-    number = 1
-    while names.before(number) in databases:
-        number += 1
-    return names.before(number)
+def _free(name: Callable[[int], str], databases: Mapping[str, Database]) -> str:
+    return next(free for free in map(name, itertools.count(1)) if free not in databases)

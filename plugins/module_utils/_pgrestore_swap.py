@@ -63,6 +63,11 @@ def revert(server: Server, names: Names, live: Database, before: Database | None
     return _rename(server, script, [live.name, *([before.name] if before else [])], drain)
 
 
+def keep(server: Server, reverted: Database, name: str) -> None:
+    """Give a database that was live another name; its mark stays."""
+    _rename(server, [_renamed(reverted.name, name)], [reverted.name], 0)
+
+
 def _rename(server: Server, script: Sequence[str], names: Sequence[str], drain: float) -> int:
     ended: set[int] = set()
     deadline = time.monotonic() + drain

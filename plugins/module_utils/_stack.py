@@ -33,14 +33,20 @@ def container_endpoints(containers: Sequence[Mapping[str, Any]]) -> dict[str, di
 
 
 def writers(
-    containers: Sequence[Mapping[str, Any]], stores: Sequence[str], one_shots: Sequence[str], release: str
+    containers: Sequence[Mapping[str, Any]],
+    stores: Sequence[str],
+    one_shots: Sequence[str],
+    release: str,
+    services: Sequence[str],
 ) -> dict[str, list[str]]:
     """The containers that are no stores: names of those that run, and of the release's own that do not.
+
+    Of these, "needed" has those of *services*, which a deploy starts.
 
     containers: entries of GET /containers/json. What compose ran once (compose run) may write as well, and so may
     replicas of an earlier release; both are among the running ones and never among those to start.
     """
-    found: dict[str, list[str]] = {"running": [], "stopped": []}
+    found: dict[str, list[str]] = {"running": [], "stopped": [], "needed": []}
     for container in containers:
         labels = container.get("Labels") or {}
         service, name = labels.get(_SERVICE_LABEL, ""), container["Names"][0].lstrip("/")
@@ -54,6 +60,8 @@ def writers(
             and labels.get(RELEASE_LABEL, release) == release
         ):
             found["stopped"].append(name)
+            if service in services:
+                found["needed"].append(name)
     return {kind: sorted(names) for kind, names in found.items()}
 
 

@@ -49,13 +49,16 @@ options:
       - V(revert) takes a swap back. The database that was live until then becomes the staged one, with all that was
         written into it; the next V(stage) or V(discard) drops it.
       - V(discard) drops the staged database, and with O(before) the kept ones.
+      - V(finish) makes a swap final. It cannot be taken back any more; what was live before stays until it is dropped.
     type: str
     required: true
-    choices: [restore, stage, swap, revert, discard]
+    choices: [restore, stage, swap, revert, discard, finish]
   set_path:
     description:
       - Folder of the committed set on the managed host, as M(groundwork.backend.backup_set) returns it.
-      - With V(swap), V(revert) and V(discard), only the manifest is read.
+      - With V(swap), V(revert), V(discard) and V(finish), only the manifest is read.
+      - With V(revert), V(discard) and V(finish), the set may be gone or damaged when O(database) is set. The name of
+        the folder, which is the id of the set, and O(component) are enough then.
     type: path
     required: true
   component:
@@ -118,6 +121,12 @@ options:
     description:
       - With V(discard), whether to drop the databases that were live before a swap with this set as well. The restore
         is final then, and the same set can be restored again.
+    type: bool
+    default: false
+  keep_reverted:
+    description:
+      - With V(discard), whether to keep a staged database that was live until a V(revert), as
+        C(<database>_reverted_<set id>), with C(_2) and so on behind it when that name is taken. Nothing drops it.
     type: bool
     default: false
   again:
@@ -188,7 +197,7 @@ RETURN = r"""
 component:
   description:
     - What was restored, with C(engine), C(name), C(database), C(format), C(set), C(bytes), C(server_version) and
-      C(client_version) of the backup.
+      C(client_version) of the backup. Of a set that cannot be read, the first three and C(set).
   returned: success
   type: dict
 database:
@@ -252,16 +261,18 @@ from ansible_collections.groundwork.backend.plugins.module_utils._errors import 
 from ansible_collections.groundwork.backend.plugins.module_utils._module import Context, run_module
 from ansible_collections.groundwork.backend.plugins.module_utils._pgrestore import (
     Dump,
+    Names,
     client_major,
     load,
     require_versions,
     restore_login_options,
 )
-from ansible_collections.groundwork.backend.plugins.module_utils._pgrestore_actions import ACTIONS, Run
+from ansible_collections.groundwork.backend.plugins.module_utils._pgrestore_actions import ACTIONS, BY_NAME, Run
 from ansible_collections.groundwork.backend.plugins.module_utils._pgrestore_server import Server
 from ansible_collections.groundwork.backend.plugins.module_utils._progress import Progress
 from ansible_collections.groundwork.backend.plugins.module_utils._psql import Tools, environment, host_folder
 from ansible_collections.groundwork.backend.plugins.module_utils._set_files import held
+from ansible_collections.groundwork.backend.plugins.module_utils._sets import is_id
 
 
 def execute(context: Context) -> dict[str, Any]:
@@ -271,30 +282,49 @@ def execute(context: Context) -> dict[str, Any]:
     if params["target"] is not None and params["action"] != "stage":
         raise InputError("target is for action: stage.", fix="Leave it out.")
     set_path = Path(params["set_path"])
-    if not set_path.is_dir():
-        raise InputError(f"{set_path} is no folder of a backup set.", fix="Correct set_path.")
-    if not context.cleanup.enter_context(held(set_path)):
-        raise StateError(f"The set in {set_path} is being removed.", fix="Use another set.")
-    dump = load(set_path, params["component"])
-    params["database"] = params["database"] or dump.database
+    dump = _dump(context, set_path)
+    if dump is not None:
+        params["database"] = params["database"] or dump.database
     if params["database"] == params["maintenance_database"]:
         raise InputError(
             f"maintenance_database is the live database {params['database']!r}.", fix="Set it to another, as template1."
         )
     server, server_major = _server(context, dump)
+    set_id = dump.set_id if dump else set_path.name
     run = Run(
         context=context,
-        dump=dump,
+        names=Names(set_id, params["component"], params["database"]),
+        found=dump,
         server=server,
         major=server_major,
         progress=context.cleanup.enter_context(Progress(params["progress_file"])),
     )
     with server.lock(params["target"] or params["database"]):
         result = ACTIONS[params["action"]](run)
-    return {**result, "component": dump.summary(), "seconds": round(time.monotonic() - clock, 3)}
+    named = {"engine": "postgres", "name": params["component"], "database": params["database"], "set": set_id}
+    summary = dump.summary() if dump else named
+    return {**result, "component": summary, "seconds": round(time.monotonic() - clock, 3)}
 
 
-def _server(context: Context, dump: Dump) -> tuple[Server, int]:
+def _dump(context: Context, set_path: Path) -> Dump | None:
+    """The component; None when the set cannot be read and the action needs no more than its name."""
+    params = context.params
+    by_name = params["action"] in BY_NAME and params["database"] is not None and is_id(set_path.name)
+    if not set_path.is_dir():
+        if by_name:
+            return None
+        raise InputError(f"{set_path} is no folder of a backup set.", fix="Correct set_path.")
+    try:
+        if not context.cleanup.enter_context(held(set_path)):
+            raise StateError(f"The set in {set_path} is being removed.", fix="Use another set.")
+        return load(set_path, params["component"])
+    except StateError:
+        if by_name:
+            return None
+        raise
+
+
+def _server(context: Context, dump: Dump | None) -> tuple[Server, int]:
     params = context.params
     maintenance = params["maintenance_database"]
     env = environment({**params, "database": maintenance}, f"groundwork pg_restore {os.getpid()}")
@@ -307,14 +337,16 @@ def _server(context: Context, dump: Dump) -> tuple[Server, int]:
     with Server(tools, params, maintenance) as found:
         version, server_major = found.versions()
     if container is None:
-        tools = replace(tools, folder=host_folder(params["bin_dir"], client_major(dump, server_major)))
-    require_versions(
-        dump,
-        client=tools.version(),
-        server=version,
-        server_major=server_major,
-        where=f"container {container}" if container else str(tools.folder),
-    )
+        needed = client_major(dump, server_major) if dump else server_major
+        tools = replace(tools, folder=host_folder(params["bin_dir"], needed))
+    if dump is not None:
+        require_versions(
+            dump,
+            client=tools.version(),
+            server=version,
+            server_major=server_major,
+            where=f"container {container}" if container else str(tools.folder),
+        )
     return context.cleanup.enter_context(Server(tools, params, maintenance)), server_major
 
 
@@ -338,6 +370,7 @@ def main() -> None:
             "analyze": {"type": "bool"},
             "drain_seconds": {"type": "float", "default": 10},
             "before": {"type": "bool", "default": False},
+            "keep_reverted": {"type": "bool", "default": False},
             "again": {"type": "bool", "default": False},
             "force": {"type": "bool", "default": False},
             "keep_failed": {"type": "bool", "default": False},

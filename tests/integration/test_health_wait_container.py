@@ -120,9 +120,10 @@ def test_running_without_a_health_check(container: Start, wait: Wait) -> None:
 
 def test_health_check_of_the_container(container: Start, wait: Wait) -> None:
     """Starting, then healthy; unhealthy is waited for and told with the output of its check."""
-    health = ("--health-interval=300ms", "--health-timeout=2s", "--health-retries=1")
-    good = container("sleep 1.5; : > /tmp/ready; sleep 60", "--health-cmd=cat /tmp/ready", *health)
-    bad = container("echo cannot find the model; sleep 60", "--health-cmd=echo no model; exit 1", *health)
+    health = ("--health-timeout=2s", "--health-retries=1")
+    failing = ("--health-cmd=echo no model; exit 1", "--health-interval=300ms")
+    bad = container("echo cannot find the model; sleep 60", *failing, *health)
+    good = container("sleep 60", "--health-cmd=true", "--health-interval=6s", *health)  # Docker first looks after 6 s
     result = wait({"container": good}, {"container": bad, "optional": True})
     assert not result.get("failed"), result["msg"]
     assert result["checks"]["c1"]["status"] == "healthy"

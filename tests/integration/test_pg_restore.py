@@ -275,6 +275,52 @@ def test_revert_brings_back_what_was_live_and_keeps_what_was_written_since(bench
     bench.require_untouched()
 
 
+def test_a_restore_that_is_final_is_not_taken_back_and_what_was_live_before_is_kept(bench: Bench) -> None:
+    bench.make_live()
+    bench.done("restore", force=True)
+    assert bench.run("finish", check=True)["changed"] is True
+    assert bench.done("finish")["live_from_set"] is False
+    assert bench.run("finish")["changed"] is False
+    assert bench.run("revert")["changed"] is False
+    assert bench.databases() == {bench.live, bench.before}
+    bench.done("discard", before=True)
+    assert bench.databases() == {bench.live}
+
+
+def test_a_database_that_was_live_is_kept_under_a_name_of_its_own(bench: Bench) -> None:
+    bench.make_live()
+    reverted = f"{bench.live}_reverted_{bench.set_path.name.lower()}"
+    for name in (reverted, f"{reverted}_2"):
+        bench.done("restore", force=True)
+        bench.execute("INSERT INTO parted VALUES (9)")
+        bench.done("revert")
+        assert bench.run("discard", keep_reverted=True, check=True)["changed"] is True
+        kept = bench.done("discard", keep_reverted=True)
+        assert f"{name!r} is what was live" in str(kept["warnings"])
+        assert bench.execute("SELECT count(*) FROM parted", name) == [(5,)]
+    bench.done("stage")
+    bench.done("discard", keep_reverted=True, before=True)
+    assert bench.execute("SELECT note FROM present") == [("not restored",)]
+    assert bench.databases() == {bench.live, reverted, f"{reverted}_2"}
+
+
+@pytest.mark.parametrize("damage", ["gone", "manifest"])
+def test_a_swap_is_taken_back_without_its_set(bench: Bench, tmp_path: Path, damage: str) -> None:
+    bench.make_live()
+    bench.done("restore", force=True)
+    bench.set_path = tmp_path / bench.set_path.name
+    if damage == "manifest":
+        bench.set_path.mkdir()
+        (bench.set_path / "manifest.json").write_text("{")
+    refused = bench.run("stage")
+    assert refused["failed"], refused
+    assert bench.run("revert", database=None)["failed"]
+    reverted = bench.done("revert")
+    assert reverted["component"]["set"] == bench.set_path.name
+    bench.done("discard")
+    bench.require_untouched()
+
+
 def test_a_revert_without_a_database_before_takes_the_name_away(bench: Bench) -> None:
     bench.done("restore")
     bench.done("revert")

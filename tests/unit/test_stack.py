@@ -109,10 +109,11 @@ def test_everything_that_runs_and_is_no_store_may_write() -> None:
         container("shell", "web", **{"com.docker.compose.oneoff": "True"}),
         container("loop", "worker", "restarting"),
     ]
-    assert writers(found, ["db"], [], "now") == {"running": ["loop", "shell", "web"], "stopped": []}
+    told = writers(found, ["db"], [], "now", ["web", "worker"])
+    assert told == {"running": ["loop", "shell", "web"], "stopped": [], "needed": []}
 
 
-def test_only_what_the_release_has_is_started() -> None:
+def test_only_what_the_release_has_is_started_and_needed_is_what_a_deploy_starts() -> None:
     found = [
         container("db", "db", "exited"),
         container("old", "web", "exited", **{"org.groundwork.release": "before"}),
@@ -120,8 +121,10 @@ def test_only_what_the_release_has_is_started() -> None:
         container("shell", "web", "exited", **{"com.docker.compose.oneoff": "True"}),
         container("seed", "seed", "exited"),
         container("worker", "worker", "exited"),
+        container("tool", "tool", "exited"),
     ]
-    assert writers(found, ["db"], ["seed"], "now") == {"running": [], "stopped": ["new", "worker"]}
+    told = writers(found, ["db"], ["seed"], "now", ["web", "worker", "seed"])
+    assert told == {"running": [], "stopped": ["new", "tool", "worker"], "needed": ["new", "worker"]}
 
 
 def backup_lines(*sets: dict[str, object]) -> list[str]:

@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 from conftest import DIGEST, NOTES, SETS, UNBEARABLE, Stack
 
@@ -103,6 +106,47 @@ def test_a_gate_that_fails_after_the_swap_brings_the_data_before_back(stack: Sta
     for word in ("web", "The data is as before, and the stack was started again."):
         assert word in run.words, run.output
     assert stack.picture() == before
+
+
+def test_a_restore_that_is_killed_after_the_swap_keeps_all_else_away_and_is_undone_by_the_next(
+    stack: Stack, good_set: str
+) -> None:
+    stack.sql(f"INSERT INTO notes (body) VALUES ('{UNBEARABLE}')")
+    poisoned = stack.back_up()
+    stack.sql(f"DELETE FROM notes WHERE body = '{UNBEARABLE}'")
+    restore = stack.playbook.start("restore", backup_set=poisoned, confirm="notes", app_health_timeout=45)
+    try:
+        gate = "grep -q '\"swapping\": true' /srv/notes/restore.json && docker ps --format '{{.Names}}' | grep -q web"
+        stack.host.check_output("sudo timeout 240 sh -c %s", f"sleep 5; until {gate}; do sleep 0.2; done")
+    finally:
+        os.killpg(restore.pid, signal.SIGKILL)
+        output, _ = restore.communicate(timeout=60)
+    assert restore.returncode == -signal.SIGKILL, output
+    stack.sql("INSERT INTO notes (body) VALUES ('written since')")
+    # an inventory and a host that have changed meanwhile: the set that was restored is gone
+    stack.host.check_output("sudo rm -r %s", f"{SETS}/{poisoned}")
+    before = stack.sets()
+    for playbook, sentence in (
+        ("deploy", "Run restore.yml, which undoes it first."),
+        ("rollback", "Run restore.yml, which undoes it first."),
+        ("backup", "run restore.yml, which undoes it first."),
+        ("prune", "run restore.yml, which undoes it first."),
+    ):
+        refused = stack.playbook(playbook)
+        assert refused.rc != 0
+        assert sentence in refused.words, refused.output
+    assert stack.sets() == before
+    assert int(stack.sql("SELECT count(*) FROM notes")) == NOTES + 2
+
+    run = stack.restore(good_set)
+    assert run.rc == 0, run.output
+    picture = stack.picture()
+    assert stack.notes() == NOTES
+    assert {"notes_db", "notes-web-1", "notes-worker-1"} <= set(picture["running"])
+    reverted = f"notes_reverted_{poisoned.lower()}"
+    assert stack.sql("SELECT count(*) FROM notes WHERE body = 'written since'", reverted) == "1"
+    assert f"notes_before_{poisoned.lower()}" not in picture["databases"]
+    stack.sql(f"DROP DATABASE {reverted}", "postgres")
 
 
 def _count(table: str) -> str:
