@@ -63,6 +63,7 @@ class FilterModule:
             "proxy_checks": _deploy.proxy_checks,
             "proxy_sites": _sentence(_deploy.proxy_sites),
             "recorded_migrations": _deploy.recorded_migrations,
+            "release_servers": _deploy.release_servers,
             "release_table": _stack.release_table,
             "rolled_services": _sentence(_deploy.rolled_services),
             "services_using": _sentence(_secrets_services.services_using),

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.groundwork.backend.plugins.module_utils._compose import RELEASE_LABEL, reachable
 from ansible_collections.groundwork.backend.plugins.module_utils._dotenv import raw_values
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError
 
@@ -131,6 +132,27 @@ def upstream_servers(rolled: Sequence[str], endpoints: Settings, which: str) -> 
         }
         for name in rolled
     ]
+
+
+def release_servers(containers: Sequence[Mapping[str, Any]], rolled: Settings, release: str) -> list[dict[str, Any]]:
+    """For each rolled service the addresses of the replicas of *release* that run.
+
+    containers: entries of Docker's GET /containers/json, with Labels and Ports.
+    """
+    found: dict[str, list[str]] = {name: [] for name in rolled}
+    for container in containers:
+        labels = container.get("Labels") or {}
+        name = labels.get("com.docker.compose.service", "")
+        if name not in rolled or labels.get(RELEASE_LABEL) != release:
+            continue
+        # One that is bound to every address is listed for each family of addresses.
+        at = [
+            f"{_bracketed(reachable(one.get('IP') or ''))}:{one['PublicPort']}"
+            for one in container.get("Ports") or ()
+            if "PublicPort" in one and str(one["PrivatePort"]) == str(rolled[name]["port"])
+        ]
+        found[name] += at[:1]
+    return [{"service": name, "servers": sorted(servers)} for name, servers in found.items()]
 
 
 def _bracketed(host: str) -> str:

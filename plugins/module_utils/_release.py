@@ -21,6 +21,7 @@ ID_LENGTH = 12
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\n"
 _LFS_POINTER_BYTES = 1024
 _CACHED = 5
+_GOING = ".going-"
 _IN_USE_SECONDS = 6 * 3600.0
 
 
@@ -89,14 +90,19 @@ def keep_newest(folder: Path, count: int = _CACHED, age: float = _IN_USE_SECONDS
     """
     found = []
     for path in folder.iterdir():
+        if path.name.startswith(_GOING):
+            shutil.rmtree(path, ignore_errors=True)
+            continue
         with suppress(OSError):
             found.append((path.lstat().st_mtime, path))
     for used, path in sorted(found, reverse=True)[count:]:
         if used < time.time() - age:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                with suppress(OSError):
+            with suppress(OSError):
+                if path.is_dir() and not path.is_symlink():
+                    # Under another name first: a tree that was removed by half would be taken for a whole one.
+                    going = path.rename(folder / f"{_GOING}{os.getpid()}-{path.name}")
+                    shutil.rmtree(going, ignore_errors=True)
+                else:
                     path.unlink()
 
 

@@ -179,15 +179,21 @@ def with_entry(release: Release, entry: Deploy, number: int) -> Release:
 
 
 def previous(releases: Iterable[Release], current: str) -> Release | None:
-    """The newest good release that was deployed before the current one; pure."""
+    """The newest good release that was deployed before the current one; pure.
+
+    A current release that somebody went back from is one where a rollback was killed: the one it went to is newer.
+    """
     known = list(releases)
-    limit = next((one.number for one in known if one.id == current and one.number), None)
+    limit = next((one.number for one in known if one.id == current and one.number and one.ok), None)
     good = [one for one in known if one.ok and one.id != current and (limit is None or one.number < limit)]
     return max(good, key=lambda one: one.number, default=None)
 
 
 def choose(releases: Sequence[Release], current: str, to: str) -> Release:
-    """The release that *to* means: "previous", an id, or the beginning of one. Raises InputError and StateError."""
+    """The release that *to* means: "previous", an id, or the beginning of one. Raises InputError and StateError.
+
+    One that is named may be the current one: of several hosts, some may have gone back already.
+    """
     known = [one for one in releases if not one.pruned]
     listed = ", ".join(one.id for one in known) or "none"
     if to == PREVIOUS:
@@ -204,8 +210,6 @@ def choose(releases: Sequence[Release], current: str, to: str) -> Release:
             f"{to!r} {what if matching else 'is no release on this host.'}",
             fix="Give more of its id." if matching else f"Known are: {listed}.",
         )
-    if matching[0].id == current:
-        raise StateError(f"Release {current} is the current one already.", fix="Name another, or deploy.")
     return matching[0]
 
 

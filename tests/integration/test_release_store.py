@@ -162,7 +162,7 @@ def test_previous_and_a_named_release_are_found(stack: Stack) -> None:
     assert (result["release"], result["changed"], result["lost"]) == ("ra2", False, [])
     assert stack("resolve", to="ra1")["release"] == "ra1"
     assert "ra2, ra1" in stack("resolve", to="ra")["msg"]
-    assert "current one already" in stack("resolve", to="rb")["msg"]
+    assert stack("resolve", to="rb")["release"] == "rb1", "on another host it may not be the current one"
     stack.link("current", "ra1")
     stack.record("ra1")
     assert stack("resolve")["release"] == "rb1"

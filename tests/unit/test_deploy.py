@@ -16,6 +16,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._deploy import 
     proxy_checks,
     proxy_sites,
     recorded_migrations,
+    release_servers,
     rolled_services,
     upstream_servers,
 )
@@ -89,6 +90,27 @@ def test_upstreams_are_addresses_with_ports() -> None:
         {"service": "web", "servers": ["[::1]:20000", "10.0.0.1:20001"]}
     ]
     assert upstream_servers(["web"], endpoints, "old") == [{"service": "web", "servers": []}]
+
+
+def container(service: str, release: str, *ports: dict[str, Any]) -> dict[str, Any]:
+    """As in Docker's GET /containers/json."""
+    labels = {"com.docker.compose.service": service, "org.groundwork.release": release}
+    return {"Labels": labels, "Ports": list(ports)}
+
+
+def test_servers_of_a_release_are_its_replicas_that_run_at_the_port_that_it_has() -> None:
+    both = [{"IP": ip, "PrivatePort": 8000, "PublicPort": 20002} for ip in ("0.0.0.0", "::")]  # noqa: S104 - not bound
+    containers = [
+        container("web", "r1", {"IP": "10.0.0.1", "PrivatePort": 8000, "PublicPort": 20001}, {"PrivatePort": 9000}),
+        container("web", "r1", *both),
+        container("web", "r1"),
+        container("web", "r2", {"IP": "10.0.0.1", "PrivatePort": 8000, "PublicPort": 20003}),
+        container("db", "r1", {"IP": "10.0.0.1", "PrivatePort": 8000, "PublicPort": 20004}),
+    ]
+    assert release_servers(containers, {"web": WEB, "gone": WEB}, "r1") == [
+        {"service": "web", "servers": ["10.0.0.1:20001", "127.0.0.1:20002"]},
+        {"service": "gone", "servers": []},
+    ]
 
 
 def test_hooks_of_every_kind() -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from support.git_repository import repository
 from support.modules import ModuleRunner
 
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError
-from ansible_collections.groundwork.backend.plugins.module_utils._release import list_files, release_id
+from ansible_collections.groundwork.backend.plugins.module_utils._release import keep_newest, list_files, release_id
 
 
 @pytest.fixture
@@ -175,3 +176,28 @@ def test_trees_of_the_cache_are_pruned_by_their_last_use(
     again = module("release_source", given)
     assert Path(str(again["root"])) == first
     assert {path.name for path in trees.iterdir()} == {first.name, "old2", "old3", "old4", "old5"}
+
+
+def test_old_trees_of_the_cache_go_whole_also_those_of_a_removal_that_was_killed(tmp_path: Path) -> None:
+    for number, name in enumerate(["old", "newer", "newest"]):
+        (tmp_path / name / "app").mkdir(parents=True)
+        (tmp_path / name / "app" / "app.py").write_text("")
+        os.utime(tmp_path / name, (number, number))
+    (tmp_path / ".going-1-half" / "app").mkdir(parents=True)
+    keep_newest(tmp_path, count=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["newer", "newest"]
+
+
+def test_a_tree_that_cannot_be_removed_is_not_found_under_its_name_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a kill: nothing of it is removed in this run."""
+    (tmp_path / "old").mkdir()
+    os.utime(tmp_path / "old", (1, 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_arguments, **_options: None)
+        keep_newest(tmp_path, count=0)
+    assert not (tmp_path / "old").exists()
+    assert len(list(tmp_path.iterdir())) == 1
+    keep_newest(tmp_path, count=5)
+    assert list(tmp_path.iterdir()) == []

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,11 +63,24 @@ class Fleet:
         )
         return [sorted(host.check_output(command).split()) for host in (self.one, self.two)]
 
-    def headers(self, path: str) -> str:
+    def managed(self, *folders: str) -> str:
+        """The files in these folders of nginx's managed configuration, with their names."""
+        find = f"cd /etc/nginx/groundwork/live/ && find {' '.join(folders)} -type f | sort | xargs tail -vn +1"
+        return self.proxy.check_output("sudo sh -c %s", find)
+
+    def wait_until_only_others_serve(self, release: str, times: int = 240) -> None:
+        """Wait until the proxy does not ask a replica of *release* any more."""
+        for _ in range(times):
+            if release not in self.served():
+                return
+            time.sleep(0.2)
+        raise AssertionError(f"{release} is still served")
+
+    def headers(self, path: str, name: str = "relay.example.org") -> str:
         """Status line and headers of an answer of the proxy."""
         return self.proxy.check_output(
             "curl --silent --output /dev/null --dump-header - --header %s %s",
-            "Host: relay.example.org",
+            f"Host: {name}",
             f"http://127.0.0.1{path}",
         )
 

@@ -263,13 +263,12 @@ def test_a_web_service_with_a_new_name_moves_together_with_its_site(
     site = {"port": 8000, "health": {"path": "/ready", "expect": "ok", "release": "release"}}
     names = {"server_names": ["relay.example.org", "site.example.org"]}
     renamed = {"app_source": {"path": str(source)}, "app_web_services": {"site": site | names}}
-    sites = "sudo sh -c 'cat /etc/nginx/groundwork/live/sites/*'"
-    before = fleet.proxy.check_output(sites)
+    before = fleet.managed("sites")
     with Load(fleet.proxy) as load:
         failed = playbook("deploy", app_hooks={"after_switch": ["false"]}, **renamed)
         assert failed.rc != 0
         fleet.clean(release)
-        assert fleet.proxy.check_output(sites) == before
+        assert fleet.managed("sites") == before
         done = playbook("deploy", **renamed)
         assert done.rc == 0, done.output
         [new] = fleet.served()
@@ -277,7 +276,7 @@ def test_a_web_service_with_a_new_name_moves_together_with_its_site(
         back = playbook("rollback")
         assert back.rc == 0, back.output
     assert load.report.failed == 0, load.report
-    assert fleet.proxy.check_output(sites) == before
+    assert fleet.managed("sites") == before
     fleet.clean(release)
 
 

@@ -89,3 +89,23 @@ def test_old_releases_go_with_their_images_and_the_rest_stays(fleet: Fleet, rele
     assert tags == set(kept)
     assert "relay-other/web:kept" in images
     fleet.one.check_output("sudo docker rmi relay-other/web:kept")
+
+
+def test_a_rollback_that_one_host_has_made_already_is_ended_by_the_name_of_the_release(
+    fleet: Fleet, release: str, playbook: Playbook
+) -> None:
+    assert playbook("deploy", relay_greeting="on one host only").rc == 0
+    [left] = fleet.served()
+    half = playbook("rollback", "--limit", "deploy-one,deploy-proxy")
+    assert half.rc == 0, half.output
+    assert fleet.releases() == [release, left]
+    looked = playbook("rollback", "--check", release=release)
+    assert looked.rc == 0, looked.output
+    assert f"Release {release} of relay would serve" in looked.words, looked.output
+    assert fleet.releases() == [release, left]
+    done = playbook("rollback", release=release)
+    assert done.rc == 0, done.output
+    fleet.clean(release)
+    again = playbook("rollback", release=release)
+    assert again.rc != 0
+    assert f"release {release} is the current one on deploy-one, deploy-two already" in again.words, again.output
