@@ -19,7 +19,7 @@ SIMULATED = "/var/backups/simulated"
 
 
 def expected(days: list[datetime]) -> set[datetime]:
-    """The days that the rules keep: the newest of each of the newest so many days, ISO weeks and months."""
+    """The newest of each of the newest so many days, ISO weeks and months; the oldest while a rule finds too few."""
     newest_first = sorted(days, reverse=True)
     kept = set(newest_first[: KEEP["last"]])
     periods = {"daily": "%Y-%m-%d", "weekly": "%G-%V", "monthly": "%Y-%m"}
@@ -28,6 +28,8 @@ def expected(days: list[datetime]) -> set[datetime]:
         for day in newest_first:
             newest.setdefault(day.strftime(form), day)
         kept |= set(list(newest.values())[: KEEP[rule]])
+        if len(newest) < KEEP[rule]:
+            kept.add(newest_first[-1])
     return kept
 
 
