@@ -22,7 +22,8 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
-PACKAGE = "ansible_collections.groundwork.backend.plugins.module_utils"
+PLUGINS = "ansible_collections.groundwork.backend.plugins"
+TYPED_PACKAGES = ("module_utils", "action", "plugin_utils", "filter")
 # A file's tests share servers and hosts, so it stays with one worker; each worker has its own of them.
 # A worker that dies ends the run: another would begin with the same test, and die, too.
 DISTRIBUTION = ("--dist", "loadfile", "--no-loadscope-reorder", "--max-worker-restart=0")
@@ -89,7 +90,7 @@ def lint() -> Counts:
     commands = [
         ("ruff format", "ruff", "format", "--check", *PYTHON_FOLDERS),
         ("ruff", "ruff", "check", *PYTHON_FOLDERS),
-        ("mypy", "mypy", "-p", PACKAGE),
+        ("mypy", "mypy", *(word for name in TYPED_PACKAGES for word in ("-p", f"{PLUGINS}.{name}"))),
         ("yamllint", "yamllint", "--strict", "."),
         ("ansible-lint", "ansible-lint", "--strict"),
         ("changelog", "antsibull-changelog", "lint"),

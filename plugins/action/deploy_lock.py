@@ -25,7 +25,7 @@ _MODULE = "groundwork.backend.deploy_lock"
 _CHUNK_SECONDS = 5.0
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no types
+class ActionModule(ActionBase):
     """Calls the module until the lock is ours or the wait is over."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._secrets_vault 
 )
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no types
+class ActionModule(ActionBase):
     """Does the whole work; the module of the same name only documents it."""
 
     _supports_check_mode = True

@@ -83,7 +83,8 @@ class Channel:
         for descriptor in (1, 2):
             os.dup2(self._kept, descriptor)
         for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]  # real streams
+            if isinstance(stream, io.TextIOWrapper):  # for the type checker: they are
+                stream.reconfigure(line_buffering=True, errors="backslashreplace")
         self._begin = 0
 
     def forget_output(self) -> None:

@@ -155,7 +155,7 @@ class Agent:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.hang_up()
-        self._process.stdout.close()  # type: ignore[union-attr]  # a pipe was asked for, and now nobody reads it
+        _exec.piped(self._process.stdout).close()  # nobody reads it any more
         try:
             self._process.wait(_LEAVE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -175,12 +175,12 @@ class Agent:
     def hang_up(self) -> None:
         """Tell it to end at once; what it did not commit is rolled back by the server."""
         with suppress(OSError):
-            self._process.stdin.close()  # type: ignore[union-attr]  # a pipe was asked for
+            _exec.piped(self._process.stdin).close()
 
     def answer(self, timeout: float | None = None) -> dict[str, Any] | None:
         """The next answer; None after *timeout* seconds. Raises why it has ended when it has."""
         deadline = time.monotonic() + timeout if timeout is not None else None
-        pipe = self._process.stdout.fileno()  # type: ignore[union-attr]  # a pipe was asked for
+        pipe = _exec.piped(self._process.stdout).fileno()
         while True:
             while b"\n" in self._buffer:
                 line, _, self._buffer = self._buffer.partition(b"\n")
@@ -217,9 +217,10 @@ class Agent:
         )
 
     def _send(self, data: bytes) -> None:
+        pipe = _exec.piped(self._process.stdin)
         with suppress(BrokenPipeError):  # answer() tells why
-            self._process.stdin.write(data)  # type: ignore[union-attr]  # a pipe was asked for
-            self._process.stdin.flush()  # type: ignore[union-attr]  # as above
+            pipe.write(data)
+            pipe.flush()
 
 
 def _container_name() -> str:

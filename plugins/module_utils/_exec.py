@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Protocol
+from typing import IO, Any, BinaryIO, Protocol
 
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import (
     CommandError,
@@ -54,6 +54,21 @@ def in_container(
     for name in env_names:
         options += ["--env", name]
     return ["docker", "exec", *options, container, *argv]
+
+
+def start(argv: Sequence[str], *, env: Mapping[str, str] | None = None, **options: Any) -> subprocess.Popen[bytes]:
+    """Start a command; env is added to the environment, options are those of Popen. Raises DependencyError."""
+    try:
+        return subprocess.Popen(list(argv), env=_environment(env), **options)
+    except FileNotFoundError as error:
+        raise _missing(argv[0]) from error
+
+
+def piped(stream: IO[bytes] | None) -> IO[bytes]:
+    """stdin, stdout or stderr of a process that was started with PIPE for it."""
+    if stream is None:
+        raise ValueError("The process was started without a pipe for this stream.")
+    return stream
 
 
 def run(
@@ -114,15 +129,10 @@ def stream(
     the block is left early. Raises as run() does.
     """
     with tempfile.TemporaryFile() as errors:
+        process = start(argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
+        output = piped(process.stdout)
         try:
-            process = subprocess.Popen(
-                list(argv), env=_environment(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
-            )
-        except FileNotFoundError as error:
-            raise _missing(argv[0]) from error
-        assert process.stdout is not None  # noqa: S101 - for the type checker: PIPE was asked for
-        try:
-            pipe = process.stdout.fileno()
+            pipe = output.fileno()
             with suppress(OSError):  # a pipe as large as a chunk is only faster; users have a quota of pipe memory
                 fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, chunk_bytes)
             while True:
@@ -138,7 +148,7 @@ def stream(
             if process.poll() is None:
                 process.kill()
                 process.wait()
-            process.stdout.close()
+            output.close()
         errors.seek(0)
         completed = Completed(tuple(argv), process.returncode, "", errors.read().decode(errors="replace"))
     if check:

@@ -9,6 +9,7 @@ as dumped, and beside it the files get their checksums, or are fetched out of th
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import select
@@ -20,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from ansible_collections.groundwork.backend.plugins.module_utils._artifact import (
     ArtifactWriter,
@@ -33,7 +34,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._errors import 
     last_lines,
     os_errors,
 )
-from ansible_collections.groundwork.backend.plugins.module_utils._exec import in_container, run
+from ansible_collections.groundwork.backend.plugins.module_utils._exec import in_container, piped, run, start
 
 _SIGNAL_SECONDS = 1.0
 _CHUNK_BYTES = 1 << 20
@@ -99,11 +100,12 @@ class FolderWriter:
         """Fill the folder with the files of one inside of a container, which has these *sizes*."""
         argv = in_container(container, ["tar", "-C", folder, "-cf", "-", "."])
         with tempfile.TemporaryFile() as errors:
-            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
+            process = start(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
             try:
                 broken = ""
                 try:
-                    with tarfile.open(fileobj=_Pipe(process), mode="r|", bufsize=_CHUNK_BYTES) as archive:  # type: ignore[call-overload]  # read() is all that a stream needs
+                    source = io.BufferedReader(_Pipe(piped(process.stdout).fileno()), _CHUNK_BYTES)
+                    with tarfile.open(fileobj=source, mode="r|", bufsize=_CHUNK_BYTES) as archive:
                         for member in archive:
                             if member.isfile():
                                 self._fetch_one(archive, member, tick)
@@ -114,7 +116,7 @@ class FolderWriter:
                 if process.poll() is None:
                     process.kill()
                     process.wait()
-                process.stdout.close()  # type: ignore[union-attr]  # a pipe was asked for
+                piped(process.stdout).close()
             errors.seek(0)
             told = errors.read().decode(errors="replace")
         if rc != 0 or broken or {entry.name.rpartition("/")[2]: entry.bytes for entry in self.entries} != sizes:
@@ -165,14 +167,18 @@ def shares(listing: str, sizes: Mapping[str, int], jobs: int) -> list[str]:
     return ["".join(f"{line}\n" for line in part) for part in parts]
 
 
-class _Pipe:
-    """The output of a process for tarfile; a wait is cut into pieces, so that no signal is left waiting."""
+class _Pipe(io.RawIOBase):
+    """The read end of a pipe; a wait is cut into pieces, so that no signal is left waiting."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._fd = process.stdout.fileno()  # type: ignore[union-attr]  # a pipe was asked for
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
 
-    def read(self, size: int) -> bytes:
-        """Up to *size* bytes; none at the end."""
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """As RawIOBase says: 0 at the end."""
         while not select.select([self._fd], [], [], _SIGNAL_SECONDS)[0]:
             continue
-        return os.read(self._fd, size)
+        return os.readv(self._fd, [buffer])

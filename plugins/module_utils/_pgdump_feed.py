@@ -20,7 +20,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._errors import 
     DependencyError,
     last_lines,
 )
-from ansible_collections.groundwork.backend.plugins.module_utils._exec import ByteSink
+from ansible_collections.groundwork.backend.plugins.module_utils._exec import ByteSink, piped, start
 from ansible_collections.groundwork.backend.plugins.module_utils._psql import fix_for
 
 _CHUNK_BYTES = 1 << 18
@@ -40,7 +40,7 @@ class Feed:
         self, argv: Sequence[str], *, env: Mapping[str, str], asked: str, sink: ByteSink | None = None
     ) -> None:
         self._argv = list(argv)
-        self._env = {**os.environ, "LC_ALL": "C.UTF-8", **env}
+        self._env = env
         self._asked = asked
         self._sink = sink
         self._drain: threading.Thread | None = None
@@ -49,7 +49,7 @@ class Feed:
     def __enter__(self) -> Self:
         self._stderr = tempfile.TemporaryFile()
         try:
-            self._process = subprocess.Popen(
+            self._process = start(
                 self._argv,
                 env=self._env,
                 stdin=subprocess.PIPE,
@@ -57,12 +57,9 @@ class Feed:
                 stderr=self._stderr,
                 bufsize=0,
             )
-        except FileNotFoundError as error:
+        except DependencyError:
             self._stderr.close()
-            raise DependencyError(
-                f"The program {self._argv[0]!r} is needed and was not found on PATH.",
-                fix="Install the package that carries it.",
-            ) from error
+            raise
         os.set_blocking(self._input, False)
         with suppress(OSError):  # a larger pipe is only faster; users have a quota of pipe memory
             fcntl.fcntl(self._input, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
@@ -73,7 +70,7 @@ class Feed:
 
     @property
     def _input(self) -> int:
-        return self._process.stdin.fileno()  # type: ignore[union-attr]  # a pipe was asked for
+        return piped(self._process.stdin).fileno()
 
     def write(self, data: bytes) -> None:
         """Hand it the next chunk, as soon as it takes it."""
@@ -90,7 +87,7 @@ class Feed:
 
     def end(self) -> None:
         """Say that there is no more."""
-        self._process.stdin.close()  # type: ignore[union-attr]  # a pipe was asked for
+        piped(self._process.stdin).close()
 
     def finish(self, tick: Callable[[], None] = lambda: None) -> None:
         """Say that there is no more, and wait until the command agrees that all is well.
@@ -120,7 +117,7 @@ class Feed:
 
     def _pass_on(self, sink: ByteSink) -> None:
         try:
-            output = self._process.stdout.fileno()  # type: ignore[union-attr]  # a pipe was asked for
+            output = piped(self._process.stdout).fileno()
             while data := os.read(output, _CHUNK_BYTES):
                 sink.write(data)
         except BaseException as error:  # raised again by finish(), in the thread that can act on it

@@ -24,13 +24,12 @@ from typing import IO, Any
 
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import (
     CommandError,
-    DependencyError,
     GroundworkError,
     StateError,
     last_lines,
     os_errors,
 )
-from ansible_collections.groundwork.backend.plugins.module_utils._exec import in_container, run
+from ansible_collections.groundwork.backend.plugins.module_utils._exec import in_container, piped, run, start
 from ansible_collections.groundwork.backend.plugins.module_utils._pgrestore import Dump
 from ansible_collections.groundwork.backend.plugins.module_utils._psql import Tools
 
@@ -108,9 +107,8 @@ def copied(dump: Dump, container: str, folder: str, say: Say) -> Iterator[str]:
         run(in_container(container, ["mkdir", "-m", "700", folder]), asked=asked)
         argv = in_container(container, ["tar", "-x", "-f", "-", "-C", folder], stdin=True)
         with _started(argv, stdin=subprocess.PIPE) as (process, errors):
-            assert process.stdin is not None  # noqa: S101 - for the type checker: PIPE was asked for
-            with contextlib.suppress(BrokenPipeError), process.stdin:
-                _write_tar(dump, process.stdin, say)
+            with contextlib.suppress(BrokenPipeError), piped(process.stdin) as sink:
+                _write_tar(dump, sink, say)
             _end(process, errors, argv, asked)
         yield f"{folder}/{dump.main_file.name}"
     finally:
@@ -136,14 +134,13 @@ def _load_plain(dump: Dump, tools: Tools, database: str, asked: str, say: Say) -
         "--output=/dev/null", target_argument(database), "--file=-", stdin=True,
     )  # fmt: skip
     with _script(dump) as (source, position), _started(argv, env=tools.env, stdin=subprocess.PIPE) as (process, errors):
-        assert process.stdin is not None  # noqa: S101 - for the type checker: PIPE was asked for
-        end = b""
+        script, end = piped(process.stdin), b""
         with suppress(BrokenPipeError):
             while chunk := source.read(_CHUNK_BYTES):
-                process.stdin.write(chunk)
+                script.write(chunk)
                 end = (end + chunk)[-_TRAILER_WITHIN_BYTES:]
                 say(position(), "")
-            process.stdin.flush()
+            script.flush()
         if process.poll() is None and TRAILER not in end:
             process.kill()
             raise StateError(
@@ -151,7 +148,7 @@ def _load_plain(dump: Dump, tools: Tools, database: str, asked: str, say: Say) -
                 fix="Use another set.",
             )
         with suppress(BrokenPipeError):
-            process.stdin.close()
+            script.close()
         _end(process, errors, argv, asked)
 
 
@@ -173,8 +170,7 @@ def _script(dump: Dump) -> Iterator[tuple[IO[bytes], Callable[[], int]]]:
         else:
             argv = [dump.compression, "-d", "-c"]
             process, errors = stack.enter_context(_started(argv, stdin=file, stdout=subprocess.PIPE))
-            assert process.stdout is not None  # noqa: S101 - for the type checker: PIPE was asked for
-            yield process.stdout, position
+            yield piped(process.stdout), position
             _end(process, errors, argv, f"decompress {dump.main_file}")
 
 
@@ -197,15 +193,8 @@ def _watch(argv: Sequence[str], tools: Tools, asked: str, say: Say, stdin: IO[by
 @contextmanager
 def _started(argv: Sequence[str], **options: Any) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
     """A process that does not outlive the block, and the file with its standard error."""
-    env = {**os.environ, "LC_ALL": "C.UTF-8", **options.pop("env", {})}
     with tempfile.TemporaryFile() as errors:
-        try:
-            process = subprocess.Popen(list(argv), env=env, stderr=errors, **{"stdout": subprocess.DEVNULL, **options})
-        except FileNotFoundError as error:
-            raise DependencyError(
-                f"The program {argv[0]!r} is needed and was not found.",
-                fix="Install the package that carries it (for docker: run the docker role).",
-            ) from error
+        process = start(argv, stderr=errors, **{"stdout": subprocess.DEVNULL, **options})
         try:
             yield process, errors
         finally:

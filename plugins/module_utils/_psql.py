@@ -8,7 +8,6 @@ into a container by name only.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -28,7 +27,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._errors import 
     UnreachableError,
     last_lines,
 )
-from ansible_collections.groundwork.backend.plugins.module_utils._exec import in_container, run
+from ansible_collections.groundwork.backend.plugins.module_utils._exec import in_container, piped, run, start
 from ansible_collections.groundwork.backend.plugins.module_utils._postgres import (
     CONNECT_TIMEOUT_SECONDS,
     unreachable,
@@ -112,7 +111,7 @@ def fix_for(told: str) -> str:
 
 def major(version: str) -> int:
     """The major version of "16.9", "18beta1" and the like."""
-    return int(re.match(r"\d+", version)[0])  # type: ignore[index]  # a version begins with a number
+    return int(re.split(r"\D", version, maxsplit=1)[0])
 
 
 def host_folder(bin_dir: str | None, server_major: int | None) -> Path:
@@ -148,22 +147,19 @@ class Session:
             "psql", "--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--no-password", "--set=ON_ERROR_STOP=1",
             stdin=True,
         )  # fmt: skip
-        self._env = {**os.environ, "LC_ALL": "C.UTF-8", **tools.env}
+        self._env = tools.env
         self._marker = f"end {uuid.uuid4().hex}"
         self._connected = False
 
     def __enter__(self) -> Self:
         self._stderr = tempfile.TemporaryFile()
         try:
-            self._process = subprocess.Popen(
+            self._process = start(
                 self._argv, env=self._env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr
             )
-        except FileNotFoundError as error:
+        except DependencyError:
             self._stderr.close()
-            raise DependencyError(
-                f"The program {self._argv[0]!r} is needed and was not found.",
-                fix="Install the package that carries it (for docker: run the docker role).",
-            ) from error
+            raise
         try:
             self.query("SET client_encoding = 'UTF8';")
         except BaseException:
@@ -177,11 +173,9 @@ class Session:
     ) -> None:
         self._process.kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout, self._stderr):
-            try:
-                pipe.close()  # type: ignore[union-attr]  # a pipe was asked for
-            except BrokenPipeError:
-                continue
+        for pipe in (piped(self._process.stdin), piped(self._process.stdout), self._stderr):
+            with suppress(BrokenPipeError):
+                pipe.close()
 
     def query(self, script: str) -> list[str]:
         """Run statements and return the lines that they print."""
@@ -190,18 +184,17 @@ class Session:
 
     def send(self, script: str) -> None:
         """Start statements; they run while the caller does something else, until receive()."""
+        pipe = piped(self._process.stdin)
         try:
-            # standard input is a pipe: it was asked for
-            told = f"{script}\n\\echo {self._marker}\n".encode()
-            self._process.stdin.write(told)  # type: ignore[union-attr]  # a pipe was asked for
-            self._process.stdin.flush()  # type: ignore[union-attr]  # as above
+            pipe.write(f"{script}\n\\echo {self._marker}\n".encode())
+            pipe.flush()
         except BrokenPipeError:
             self._fail()
 
     def receive(self) -> list[str]:
         """The lines that the statements of the last send() printed, when they have ended."""
         lines: list[str] = []
-        for raw in self._process.stdout:  # type: ignore[union-attr]  # as above
+        for raw in piped(self._process.stdout):
             line = raw.decode(errors="replace").rstrip("\n")
             if line == self._marker:
                 return lines

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -176,76 +176,6 @@ def with_entry(release: Release, entry: Deploy, number: int) -> Release:
     )
     deploys = tuple(new if one is same else one for one in release.deploys)
     return replace(release, deploys=deploys)
-
-
-def previous(releases: Iterable[Release], current: str) -> Release | None:
-    """The newest good release that was deployed before the current one; pure.
-
-    A current release that somebody went back from is one where a rollback was killed: the one it went to is newer.
-    """
-    known = list(releases)
-    limit = next((one.number for one in known if one.id == current and one.number and one.ok), None)
-    good = [one for one in known if one.ok and one.id != current and (limit is None or one.number < limit)]
-    return max(good, key=lambda one: one.number, default=None)
-
-
-def choose(releases: Sequence[Release], current: str, to: str) -> Release:
-    """The release that *to* means: "previous", an id, or the beginning of one. Raises InputError and StateError.
-
-    One that is named may be the current one: of several hosts, some may have gone back already.
-    """
-    known = [one for one in releases if not one.pruned]
-    listed = ", ".join(one.id for one in known) or "none"
-    if to == PREVIOUS:
-        if found := previous(known, current):
-            return found
-        raise StateError(
-            f"There is no release to go back to: none was deployed before {current or 'now'} and is still here.",
-            fix=f"Known are: {listed}.",
-        )
-    matching = [one for one in known if one.id == to] or [one for one in known if to and one.id.startswith(to)]
-    if len(matching) != 1:
-        what = "is the beginning of several releases: " + ", ".join(one.id for one in matching) + "."
-        raise InputError(
-            f"{to!r} {what if matching else 'is no release on this host.'}",
-            fix="Give more of its id." if matching else f"Known are: {listed}.",
-        )
-    return matching[0]
-
-
-def lost_since(releases: Iterable[Release], target: Release) -> list[dict[str, Any]]:
-    """The migrations that lost something after the last good deploy of *target*, oldest first; pure.
-
-    Each is {"release", "database", "version", "name", "rules"}. Those of failed deploys count: their migrations ran.
-    """
-    later = [
-        (deploy.number, one.id, migration)
-        for one in releases
-        if one.id != target.id
-        for deploy in one.deploys
-        if deploy.number > target.number
-        for migration in deploy.migrations
-        if migration.get("lossy")
-    ]
-    return [
-        {
-            "release": release_id,
-            "database": migration.get("database"),
-            "version": migration.get("version"),
-            "name": migration.get("name"),
-            "rules": list(migration["lossy"]),
-        }
-        for _number, release_id, migration in sorted(later, key=lambda one: one[0])
-    ]
-
-
-def missing(release: Release, images: Iterable[str]) -> list[str]:
-    """What of a release is not there, of its files and (given those that the engine has) of its images; pure."""
-    absent = [] if release.has_folder else [f"the folder releases/{release.id}"]
-    absent += [f"the file shared/{release.id}/{name}" for name in release.absent]
-    there = set(images)
-    needed = release.last.images if release.last else ()
-    return absent + [f"the image {name}" for name in needed if name not in there]
 
 
 def _read(path: Path, name: str, recorded: bool) -> Release:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import os_errors
-from ansible_collections.groundwork.backend.plugins.module_utils._releases import OK, RECORD, Release, previous
+from ansible_collections.groundwork.backend.plugins.module_utils._releases import OK, RECORD, Release
+from ansible_collections.groundwork.backend.plugins.module_utils._releases_back import previous
 from ansible_collections.groundwork.backend.plugins.module_utils._releases_engine import Image, remove_image
 from ansible_collections.groundwork.backend.plugins.module_utils._sets import folder_names
 

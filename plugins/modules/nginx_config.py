@@ -136,12 +136,6 @@ removed:
   type: list
   elements: str
   returned: O(state=present)
-replaced:
-  description:
-    - What the files that were written or removed held before; null for one that was not there. As O(files) and
-      O(absent) of a later call, it brings them back.
-  type: dict
-  returned: O(state=present)
 tested:
   description: Whether nginx accepted the complete configuration in this call.
   type: bool
@@ -220,7 +214,6 @@ def _changed(context: Context, nginx: Nginx, generations: Generations) -> dict[s
         "generation": outcome.generation,
         "written": plan.written,
         "removed": plan.removed,
-        "replaced": {path: current.get(path) for path in (*plan.written, *plan.removed)},
         "tested": outcome.tested,
         "reloaded": outcome.reloaded,
         "running": outcome.running,

@@ -227,14 +227,17 @@ from ansible_collections.groundwork.backend.plugins.module_utils._releases impor
     Deploy,
     Release,
     check_id,
-    choose,
     linked,
-    lost_since,
-    missing,
-    previous,
     read_releases,
     record,
     with_entry,
+)
+from ansible_collections.groundwork.backend.plugins.module_utils._releases_back import (
+    choose,
+    lost_since,
+    missing,
+    previous,
+    require_safe,
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._releases_engine import (
     containers,
@@ -315,7 +318,7 @@ def resolve(context: Context, path: Path) -> dict[str, Any]:
         )
     lost = lost_since(found, target)
     if not params["force"]:
-        _require_safe(target, found, lost)
+        require_safe(target, found, lost)
     return {"changed": False, "release": target.id, "current": current, "record": target.summary(), "lost": lost}
 
 
@@ -349,29 +352,6 @@ def prune(context: Context, path: Path) -> dict[str, Any]:
         "kept": {**planned.kept, **stayed},
         "diff": {"before": {"releases": before}, "after": {"releases": [one for one in before if one not in removed]}},
     }
-
-
-def _require_safe(target: Release, found: list[Release], lost: list[dict[str, Any]]) -> None:
-    if not target.last or target.last.result != "ok":
-        raise StateError(
-            f"Release {target.id} never served on this host.", fix="Name another release, or set force: true."
-        )
-    if damaged := [one.damaged for one in found if one.damaged]:
-        raise StateError(
-            f"What was migrated after release {target.id} is not known: {'; '.join(damaged)}.",
-            fix="When nothing was lost since, set force: true.",
-        )
-    if lost:
-        told = "; ".join(
-            f"{one['version']} {one['name']} of database {one['database']} in release {one['release']} "
-            f"({', '.join(one['rules'])})"
-            for one in lost
-        )
-        raise StateError(
-            f"Release {target.id} was deployed before migrations that lost something it may need: {told}.",
-            fix="Restore a backup set from before them, or set force: true when that release can work without it.",
-            lost=lost,
-        )
 
 
 def _first(*values: str | None) -> str:

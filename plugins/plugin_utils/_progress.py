@@ -24,7 +24,7 @@ _TERMINAL = sys.stdout.isatty()
 _LAST_LOOK_SECONDS = 5.0
 
 
-class ProgressAction(NormalAction):  # type: ignore[misc]  # ansible-core has no types
+class ProgressAction(NormalAction):
     """Runs the module of the task's name as Ansible does without an action plugin; at a terminal, tells how far it is.
 
     The module runs as ever and only gets the option progress_file. Beside it a thread reads that file over a connection

@@ -90,19 +90,6 @@ def test_purge_removes_what_is_not_given_and_not_kept(running: OwnNginx) -> None
     assert {"a/one.conf", "a/three.conf", "a/deep/four.conf"} <= files(running).keys()
 
 
-def test_what_was_replaced_can_be_brought_back(running: OwnNginx) -> None:
-    before = files(running)
-    replaced = running.change({SITE: running.server("new"), "http/more.conf": "# more\n"})["replaced"]
-    assert running.get() == "new"
-    running.change(
-        {path: text for path, text in replaced.items() if text is not None},
-        absent=[path for path, text in replaced.items() if text is None],
-    )
-    assert running.get() == "old"
-    assert files(running).keys() == before.keys()
-    assert running.call({SITE: running.server("old")})["replaced"] == {}
-
-
 def test_initial_files_are_those_of_the_first_generation_only(nginx: OwnNginx) -> None:
     assert nginx.call(initial={SITE: nginx.server("first")}, check=True)["written"] == [SITE]
     assert nginx.change(initial={SITE: nginx.server("first")})["written"] == [SITE]

@@ -13,11 +13,13 @@ from ansible_collections.groundwork.backend.plugins.module_utils._releases impor
     SETTINGS,
     Deploy,
     Release,
+    with_entry,
+)
+from ansible_collections.groundwork.backend.plugins.module_utils._releases_back import (
     choose,
     lost_since,
     missing,
     previous,
-    with_entry,
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._releases_engine import Image, users
 from ansible_collections.groundwork.backend.plugins.module_utils._releases_prune import plan
