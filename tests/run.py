@@ -4,18 +4,21 @@
 
 usage: run.py PART [PART ...]     parts: lint, unit, integration, molecule
 
-A lint tool and a step of a Molecule scenario count as one test each.
+A lint tool and a Molecule scenario count as one test each. Integration tests and Molecule scenarios run two at once:
+each has hosts of its own, and waits for them half of its time.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from xml.etree import ElementTree
@@ -28,9 +31,10 @@ TYPED_PACKAGES = ("module_utils", "action", "plugin_utils", "filter")
 # A worker that dies ends the run: another would begin with the same test, and die, too.
 DISTRIBUTION = ("--dist", "loadfile", "--no-loadscope-reorder", "--max-worker-restart=0")
 WORKERS_AT_MOST = 3
-SCENARIOS_AT_ONCE = 2
-LONGEST_SCENARIOS = ("deploy",)  # they begin first
+JOBS_AT_ONCE = 2
+LONGEST_SCENARIOS = ("deploy",)  # they begin first, before the integration tests
 PRINTING = Lock()
+FAILURES: list[str] = []
 PYTHON_FOLDERS = ["plugins", "tests", "molecule", "examples", "docs"]
 
 
@@ -42,11 +46,8 @@ class Counts:
     failed: int = 0
     skipped: int = 0
 
-    def __iadd__(self, other: Counts) -> Counts:
-        self.passed += other.passed
-        self.failed += other.failed
-        self.skipped += other.skipped
-        return self
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped)
 
     def __str__(self) -> str:
         skipped = f", {self.skipped} skipped" if self.skipped else ""
@@ -58,7 +59,7 @@ def step(name: str, *argv: str) -> bool:
     print(f"\n=== {name}: {' '.join(argv)}", flush=True)
     begun = time.monotonic()
     passed = subprocess.run(argv, cwd=ROOT, check=False).returncode == 0
-    print(f"=== {name}: {'passed' if passed else 'FAILED'} in {time.monotonic() - begun:.1f} s", flush=True)
+    print(f"=== {_ended(name, passed, begun)}", flush=True)
     return passed
 
 
@@ -71,18 +72,22 @@ def step_beside(name: str, *argv: str) -> bool:
         done = subprocess.run(
             argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, check=False
         )
-    ended = f"=== {name}: {'passed' if done.returncode == 0 else 'FAILED'} in {time.monotonic() - begun:.1f} s"
+    told = log.read_text(errors="replace")
     with PRINTING:
-        print(f"\n=== {name}:\n{log.read_text(errors='replace')}\n{ended}", flush=True)
+        print(f"\n=== {name}:\n{told}\n=== {_ended(name, done.returncode == 0, begun, told)}", flush=True)
     return done.returncode == 0
 
 
-def count(results: Iterator[bool]) -> Counts:
-    """Counts of steps."""
-    counts = Counts()
-    for passed in results:
-        counts += Counts(int(passed), int(not passed))
-    return counts
+def _ended(name: str, passed: bool, begun: float, told: str = "") -> str:
+    ended = f"{name}: {'passed' if passed else 'FAILED'} in {time.monotonic() - begun:.1f} s"
+    if not passed:
+        FAILURES.append("\n".join([ended, *re.findall(r"^(?:FAILED|ERROR) \S+::.*", told, re.MULTILINE)]))
+    return ended
+
+
+def count(passed: bool) -> Counts:
+    """One step."""
+    return Counts(int(passed), int(not passed))
 
 
 def lint() -> Counts:
@@ -95,14 +100,14 @@ def lint() -> Counts:
         ("ansible-lint", "ansible-lint", "--strict"),
         ("changelog", "antsibull-changelog", "lint"),
     ]
-    return count(step(*command) for command in commands)
+    return sum((count(step(*command)) for command in commands), Counts())
 
 
-def pytest(part: str, *options: str) -> Counts:
+def pytest(part: str, *options: str, run: Callable[..., bool] = step) -> Counts:
     """One folder of pytest tests. A skipped test fails the run in CI (tests/conftest.py)."""
     report = BUILD / f"{part}.xml"
     report.unlink(missing_ok=True)
-    passed = step(part, sys.executable, "-m", "pytest", "-q", f"--junit-xml={report}", *options, f"tests/{part}")
+    passed = run(part, sys.executable, "-m", "pytest", "-q", f"--junit-xml={report}", *options, f"tests/{part}")
     if not report.exists():
         return Counts(failed=1)
     counts = Counts()
@@ -115,39 +120,32 @@ def pytest(part: str, *options: str) -> Counts:
     return counts
 
 
-def testbed() -> bool:
-    """Bring the test bed up."""
-    return step("test bed", sys.executable, "tests/testbed", "up")
-
-
 def integration() -> Counts:
     """Modules against real servers; needs the engine of the test bed."""
     workers = min(WORKERS_AT_MOST, len(os.sched_getaffinity(0)))
-    if not testbed():
+    return pytest("integration", "-n", str(workers), *DISTRIBUTION, "--durations=10", run=step_beside)
+
+
+def scenario(name: str) -> Counts:
+    """One Molecule scenario."""
+    return count(step_beside(f"molecule {name}", "molecule", "test", "--scenario-name", name))
+
+
+def on_hosts(parts: set[str]) -> Counts:
+    """What needs the test bed, of integration and molecule."""
+    if not step("test bed", sys.executable, "tests/testbed", "up"):
         return Counts(failed=1)
-    return pytest("integration", "-n", str(workers), *DISTRIBUTION, "--durations=10")
+    scenarios = (ROOT / "molecule").glob("*/molecule.yml") if "molecule" in parts else ()
+    names = sorted(path.parent.name for path in scenarios)
+    jobs = [partial(scenario, name) for name in names if name in LONGEST_SCENARIOS]
+    jobs += [integration] if "integration" in parts else []
+    jobs += [partial(scenario, name) for name in names if name not in LONGEST_SCENARIOS]
+    with ThreadPoolExecutor(JOBS_AT_ONCE) as pool:
+        return sum(pool.map(lambda job: job(), jobs), Counts())
 
 
-def molecule() -> Counts:
-    """Every Molecule scenario, two side by side: each has hosts of its own, and waits for them half of its time."""
-    if not testbed():
-        return Counts(failed=1)
-    scenarios = {path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml")}
-    ordered = sorted(scenarios, key=lambda name: (name not in LONGEST_SCENARIOS, name))
-
-    def test(name: str) -> bool:
-        return step_beside(f"molecule {name}", "molecule", "test", "--scenario-name", name)
-
-    with ThreadPoolExecutor(SCENARIOS_AT_ONCE) as pool:
-        return count(pool.map(test, ordered))
-
-
-PARTS: dict[str, Callable[[], Counts]] = {
-    "lint": lint,
-    "unit": lambda: pytest("unit"),
-    "integration": integration,
-    "molecule": molecule,
-}
+ON_HOSTS = {"integration", "molecule"}
+PARTS = ("lint", "unit", *sorted(ON_HOSTS))
 
 
 def main() -> int:
@@ -160,9 +158,13 @@ def main() -> int:
     os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(BUILD / "collections")
     counts = Counts()
     begun = time.monotonic()
-    for name in names:
-        counts += PARTS[name]()
-    print(f"\n{' '.join(names)} in {time.monotonic() - begun:.0f} s")
+    if "lint" in names:
+        counts += lint()
+    if "unit" in names:
+        counts += pytest("unit")
+    if ON_HOSTS & set(names):
+        counts += on_hosts(ON_HOSTS & set(names))
+    print(f"\n{' '.join(names)} in {time.monotonic() - begun:.0f} s", *FAILURES, sep="\n")
     print(counts, flush=True)
     return 0 if counts.failed == 0 and counts.passed > 0 else 1
 
