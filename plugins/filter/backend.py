@@ -12,7 +12,13 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.groundwork.backend.plugins.module_utils import _deploy, _dotenv, _secrets_services, _stack
+from ansible_collections.groundwork.backend.plugins.module_utils import (
+    _deploy,
+    _dotenv,
+    _failure,
+    _secrets_services,
+    _stack,
+)
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import GroundworkError
 
 _ROUNDS = 200_000
@@ -57,6 +63,7 @@ class FilterModule:
             "container_endpoints": _stack.container_endpoints,
             "dotenv": dotenv,
             "env_changes": _deploy.env_changes,
+            "failure": _failure.failure,
             "hooks": _sentence(_deploy.hooks),
             "migration_ports": _stack.migration_ports,
             "other_checks": _deploy.other_checks,

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,8 +124,16 @@ def playbook(tmp_path: Path) -> Playbook:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A copy of the application that a test may change."""
-    return copy_source(SCENARIO / "app", tmp_path / "source")
+    """A copy of the application that a test may change, and that is not one of an earlier release."""
+    copy = copy_source(SCENARIO / "app", tmp_path / "source")
+    (copy / "NEWS").write_text(f"{uuid.uuid4()}\n")
+    return copy
+
+
+@pytest.fixture
+def greeting() -> str:
+    """A greeting that no release has had: deploying it makes a new one."""
+    return f"good day {uuid.uuid4()}"
 
 
 @pytest.fixture(scope="session")
@@ -138,12 +147,22 @@ def unchanged(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def release(fleet: Fleet, unchanged: str, playbook: Playbook) -> str:
-    """The same, and it serves: every test begins with it."""
+def own(fleet: Fleet, unchanged: str, playbook: Playbook) -> str:
+    """The same, and it serves."""
     if fleet.releases() != [unchanged, unchanged] or fleet.replicas() != [[unchanged], [unchanged]]:
         run = playbook("deploy")
         assert run.rc == 0, run.output
     return unchanged
+
+
+@pytest.fixture
+def release(fleet: Fleet, request: pytest.FixtureRequest) -> str:
+    """The release that serves, perhaps one that a test before has left; own is that of the application as it is."""
+    first, second = fleet.releases()
+    if first == second and fleet.replicas() == [[first], [first]] and fleet.served() == {first}:
+        return first
+    served: str = request.getfixturevalue("own")
+    return served
 
 
 @pytest.fixture

@@ -27,29 +27,27 @@ def test_the_proxy_serves_the_release_of_both_hosts(fleet: Fleet, release: str) 
     fleet.clean(release)
 
 
-def test_a_second_deploy_changes_nothing_and_touches_no_container(
-    fleet: Fleet, release: str, playbook: Playbook
-) -> None:
+def test_a_second_deploy_changes_nothing_and_touches_no_container(fleet: Fleet, own: str, playbook: Playbook) -> None:
     before = [fingerprint(host) for host in (fleet.one, fleet.two)]
     run = playbook("deploy", app_hooks={"before_migrate": ["touch /run/hook"], "after_switch": ["touch /run/hook"]})
     assert (run.rc, run.changed) == (0, 0), run.output
     assert fleet.one.run("sudo test -e /run/hook").rc != 0, "hooks are for new releases"
     assert [fingerprint(host) for host in (fleet.one, fleet.two)] == before
-    fleet.clean(release)
+    fleet.clean(own)
 
 
 def test_a_deploy_under_load_drops_no_request_and_lets_a_websocket_finish(
-    fleet: Fleet, release: str, playbook: Playbook
+    fleet: Fleet, release: str, playbook: Playbook, greeting: str
 ) -> None:
     with WebSocket(ADDRESSES["deploy-proxy"]) as socket, Load(fleet.proxy) as load:
-        run = playbook("deploy", relay_greeting="good day", app_serial=1)
+        run = playbook("deploy", relay_greeting=greeting, app_serial=1)
         assert run.rc == 0, run.output
     assert load.report.failed == 0, load.report
     assert load.report.requests > 1000, load.report
     assert socket.answers_after_switch > 0, "the WebSocket of the old replica answered after the switch"
     [new] = fleet.served()
     assert new != release
-    assert fleet.ask()["greeting"] == "good day"
+    assert fleet.ask()["greeting"] == greeting
     fleet.clean(new)
 
 
@@ -116,9 +114,8 @@ def test_a_disk_that_is_full_while_building_is_named(
 
 
 def test_a_host_that_is_lost_in_the_middle_brings_the_others_back(
-    fleet: Fleet, release: str, playbook: Playbook, source: Path, tmp_path: Path
+    fleet: Fleet, own: str, playbook: Playbook, source: Path, tmp_path: Path
 ) -> None:
-    (source / "NEWS").write_text("new\n")
     lose = tmp_path / "lose.yml"
     lose.write_text(
         "- name: Lose the connection\n"
@@ -135,13 +132,13 @@ def test_a_host_that_is_lost_in_the_middle_brings_the_others_back(
         subprocess.run(["docker", "exec", "groundwork-testbed-deploy-two", "systemctl", "start", "ssh"], check=True)
     assert run.rc != 0
     assert "unreachable=1" in run.words, run.output
-    assert f"release {release} was brought back" in run.words, run.output
+    assert f"release {own} was brought back" in run.words, run.output
     assert load.report.failed == 0, load.report
-    assert fleet.releases() == [release, release]
-    assert fleet.served() == {release}
+    assert fleet.releases() == [own, own]
+    assert fleet.served() == {own}
     again = playbook("deploy")
     assert again.rc == 0, again.output
-    fleet.clean(release)
+    fleet.clean(own)
 
 
 STOPS = [
@@ -152,23 +149,21 @@ STOPS = [
 
 @pytest.mark.parametrize("stop", STOPS, ids=[f"{number.name} at {hook}" for hook, number in STOPS])
 def test_a_controller_that_is_stopped_in_the_middle_is_cleaned_up_after_by_the_next_run(
-    fleet: Fleet, release: str, playbook: Playbook, source: Path, stop: tuple[str, signal.Signals]
+    fleet: Fleet, own: str, playbook: Playbook, source: Path, stop: tuple[str, signal.Signals]
 ) -> None:
-    (source / "NEWS").write_text(f"{stop}\n")
     with Load(fleet.proxy) as load:
         fleet.stop_at_hook(playbook, *stop, app_source={"path": str(source)})
         run = playbook("deploy")
     assert run.rc == 0, run.output
     assert "Took over the lock" in run.words, run.output
     assert load.report.failed == 0, load.report
-    fleet.clean(release)
+    fleet.clean(own)
 
 
 def test_a_hook_after_the_switch_that_was_killed_runs_in_the_next_run(
     fleet: Fleet, release: str, playbook: Playbook, source: Path
 ) -> None:
     """The release is current by then, and the next run brings nothing new but the end of what was begun."""
-    (source / "NEWS").write_text("after the switch\n")
     given = {"path": str(source)}
     with Load(fleet.proxy) as load:
         fleet.stop_at_hook(playbook, "after_switch", signal.SIGKILL, app_source=given)
@@ -184,7 +179,6 @@ def test_a_hook_after_the_switch_that_was_killed_runs_in_the_next_run(
 
 
 def test_a_lock_that_is_held_names_its_holder(fleet: Fleet, release: str, playbook: Playbook, source: Path) -> None:
-    (source / "NEWS").write_text("held\n")
     hooks = {"before_migrate": ["sh -c 'until test -e /run/go; do sleep 0.1; done'"]}
     first = playbook.start("deploy", app_source={"path": str(source)}, app_hooks=hooks, app_lock_message="the long one")
     try:
@@ -205,7 +199,6 @@ def test_a_lock_that_is_held_names_its_holder(fleet: Fleet, release: str, playbo
 def test_a_broken_file_of_the_user_in_nginx_keeps_the_old_release_serving(
     fleet: Fleet, release: str, playbook: Playbook, source: Path
 ) -> None:
-    (source / "NEWS").write_text("nginx\n")
     fleet.proxy.check_output("echo 'server { listen }' | sudo tee /etc/nginx/conf.d/mine.conf")
     try:
         run = playbook("deploy", app_source={"path": str(source)})
@@ -220,7 +213,6 @@ def test_a_broken_file_of_the_user_in_nginx_keeps_the_old_release_serving(
 def test_hooks_of_every_kind_run_for_a_new_release(
     fleet: Fleet, release: str, playbook: Playbook, source: Path, tmp_path: Path
 ) -> None:
-    (source / "NEWS").write_text("hooks\n")
     tasks = tmp_path / "hook.yml"
     tasks.write_text(
         "- name: Leave a mark\n"
@@ -329,13 +321,13 @@ def test_a_recreated_web_service_beside_a_rolled_one_fails_with_it_and_comes_bac
 
 
 def test_two_proxies_switch_and_when_one_of_them_refuses_neither_does(
-    fleet: Fleet, release: str, playbook: Playbook, source: Path, second_proxy: str
+    fleet: Fleet, release: str, playbook: Playbook, greeting: str, second_proxy: str
 ) -> None:
     """The second one is new to it, and answers 503 until its first switch."""
     asked = "curl -s -o /dev/null -w %{http_code} http://127.0.0.1/"
     hooks = {"before_switch": [f"sh -c '{asked} > /run/before-switch || true'"]}
     with Load(fleet.proxy) as load:
-        run = playbook("deploy", "-i", second_proxy, relay_greeting="from two proxies", app_hooks=hooks)
+        run = playbook("deploy", "-i", second_proxy, relay_greeting=greeting, app_hooks=hooks)
         assert run.rc == 0, run.output
         [new] = fleet.served()
         assert fleet.two.check_output("sudo cat /run/before-switch") == "503"

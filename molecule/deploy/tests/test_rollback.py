@@ -13,24 +13,24 @@ from support.scenario import Playbook
 
 
 def test_a_rollback_under_load_drops_no_request_also_when_a_later_batch_fails(
-    fleet: Fleet, release: str, playbook: Playbook
+    fleet: Fleet, own: str, playbook: Playbook, greeting: str
 ) -> None:
-    assert playbook("deploy", relay_greeting="not for long").rc == 0
+    assert playbook("deploy", relay_greeting=greeting).rc == 0
     [left] = fleet.served()
-    assert left != release
+    assert left != own
     with Load(fleet.proxy) as load:
         run = playbook("rollback", app_serial=1)
         assert run.rc == 0, run.output
-        assert f"Release {release} of relay serves" in run.words
+        assert f"Release {own} of relay serves" in run.words
         assert fleet.ask()["greeting"] == "hello"
-        fleet.clean(release)
+        fleet.clean(own)
         hooks = {"before_switch": ["sh -c 'test $(hostname) != deploy-two'"]}
         failed = playbook("rollback", release=left, app_serial=1, app_hooks=hooks)
     assert failed.rc != 0
     assert "The rollback of relay failed on deploy-two" in failed.words, failed.output
-    assert f"release {release} was brought back" in failed.words, failed.output
+    assert f"release {own} was brought back" in failed.words, failed.output
     assert load.report.failed == 0, load.report
-    fleet.clean(release)
+    fleet.clean(own)
     record = json.loads(fleet.one.check_output("sudo cat %s", f"/srv/relay/shared/{left}/release.json"))
     assert "rolled_back" in {deploy["result"] for deploy in record["deploys"]}, "it is not gone back to by itself"
 
@@ -73,13 +73,15 @@ def test_releases_and_status_show_who_deployed_what(fleet: Fleet, release: str, 
     assert f"deploy ok {release}" in status.words
 
 
-def test_old_releases_go_with_their_images_and_the_rest_stays(fleet: Fleet, release: str, playbook: Playbook) -> None:
+def test_old_releases_go_with_their_images_and_the_rest_stays(
+    fleet: Fleet, release: str, playbook: Playbook, greeting: str
+) -> None:
     fleet.one.check_output("sudo docker tag pgvector/pgvector:pg16 relay-other/web:kept")
     listed = "sudo ls /srv/relay/releases"
     if len(fleet.one.check_output(listed).split()) < 2:
-        assert playbook("deploy", relay_greeting="one more to remove").rc == 0
+        assert playbook("deploy", relay_greeting=f"{greeting} again").rc == 0
     before = fleet.one.check_output(listed).split()
-    run = playbook("deploy", relay_greeting="the newest", app_keep_releases=2)
+    run = playbook("deploy", relay_greeting=greeting, app_keep_releases=2)
     assert run.rc == 0, run.output
     kept = fleet.one.check_output(listed).split()
     images = fleet.one.check_output("sudo docker images --format '{{.Repository}}:{{.Tag}}'").split()
@@ -92,9 +94,9 @@ def test_old_releases_go_with_their_images_and_the_rest_stays(fleet: Fleet, rele
 
 
 def test_a_rollback_that_one_host_has_made_already_is_ended_by_the_name_of_the_release(
-    fleet: Fleet, release: str, playbook: Playbook
+    fleet: Fleet, release: str, playbook: Playbook, greeting: str
 ) -> None:
-    assert playbook("deploy", relay_greeting="on one host only").rc == 0
+    assert playbook("deploy", relay_greeting=greeting).rc == 0
     [left] = fleet.served()
     half = playbook("rollback", "--limit", "deploy-one,deploy-proxy")
     assert half.rc == 0, half.output

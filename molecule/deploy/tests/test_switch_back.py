@@ -84,7 +84,6 @@ def test_after_a_run_that_was_killed_between_switch_and_gate_a_second_one_that_f
 ) -> None:
     """The release is well at its own address, and not through the proxy, so that the gate waits."""
     change(source / "app.py", '{"ok": True,', '{"ok": b"x-real-ip" not in dict(scope["headers"]),')
-    (source / "NEWS").write_text(f"{second}\n")
     web = {"port": 8000, "health": HEALTH, "server_names": ["relay.example.org", "news.example.org"]}
     given = {"app_source": {"path": str(source)}, "app_web_services": {"web": web}}
     before = fleet.managed("sites", "upstreams")
@@ -105,7 +104,7 @@ def test_after_a_run_that_was_killed_between_switch_and_gate_a_second_one_that_f
 
 
 def test_what_belongs_to_another_stack_on_the_proxy_stays(
-    fleet: Fleet, release: str, playbook: Playbook, tmp_path: Path
+    fleet: Fleet, release: str, playbook: Playbook, greeting: str, tmp_path: Path
 ) -> None:
     play = tmp_path / "other.yml"
     play.write_text(OTHER)
@@ -115,17 +114,17 @@ def test_what_belongs_to_another_stack_on_the_proxy_stays(
     files = "cd /etc/nginx/groundwork/live/ && find . -type f -path '*/relay-admin/*' -exec sha256sum {} + | sort -k 2"
     before = fleet.proxy.check_output("sudo sh -c %s", files)
     assert len(before.splitlines()) == 4, before
-    deployed = playbook("deploy", relay_greeting="beside another stack")
+    deployed = playbook("deploy", relay_greeting=greeting)
     assert deployed.rc == 0, deployed.output
     off = playbook("maintenance", app_maintenance=False)
     assert off.rc == 0, off.output
     assert fleet.proxy.check_output("sudo sh -c %s", files) == before
     assert "503" in fleet.headers("/", "admin.example.org").splitlines()[0]
-    assert fleet.ask()["greeting"] == "beside another stack"
+    assert fleet.ask()["greeting"] == greeting
     gone = playbook(str(play), other_sites=[], other_upstreams=[])
     assert gone.rc == 0, gone.output
     assert fleet.proxy.check_output("sudo sh -c %s", files) == ""
-    assert fleet.ask()["greeting"] == "beside another stack"
+    assert fleet.ask()["greeting"] == greeting
 
 
 def test_a_limit_without_the_proxies_is_refused_at_once(fleet: Fleet, release: str, playbook: Playbook) -> None:
