@@ -80,4 +80,5 @@ class FilterModule:
             "upstream_servers": _deploy.upstream_servers,
             "web_checks": _stack.web_checks,
             "writers": _stack.writers,
+            "orphans": _stack.orphans,
         }

@@ -68,6 +68,14 @@ SELECT format('SELECT jsonb_build_array(%L, count(*)) FROM ONLY %I.%I', CASE WHE
   ELSE nspname || '.' || relname END, nspname, relname)
 """
 _SIZES = "SELECT jsonb_build_array(c.oid::text, nspname || '.' || relname, pg_table_size(c.oid))"
+# What a restore writes where the server keeps its databases: tables, materialized views and indexes that are in no
+# tablespace of their own. Only an upper bound: what is bloated here comes back without its empty space.
+_BYTES = r"""
+SELECT coalesce(sum(pg_table_size(c.oid)), 0)
+FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_index AS i ON i.indexrelid = c.oid
+WHERE c.relkind IN ('r', 'm', 'i') AND c.reltablespace = 0 AND nspname <> 'information_schema' AND nspname !~ '^pg_'
+"""
 # pg_dump writes each element of these as a literal of its own (variable_is_guc_list_quote() in its dumputils.c).
 _LISTS = {
     "local_preload_libraries", "search_path", "session_preload_libraries", "shared_preload_libraries",
@@ -97,6 +105,14 @@ def extensions(session: Session) -> dict[str, str]:
     """Version by name of each extension in the database."""
     found: dict[str, str] = json.loads(session.query(_EXTENSIONS)[0])
     return found
+
+
+def database_bytes(session: Session, only: Collection[int] | None) -> int:
+    """Bytes on disk of everything that a restore writes into the server's data directory, of those tables at most."""
+    among = (
+        "" if only is None else f"  AND coalesce(i.indrelid, c.oid) = ANY ('{{{','.join(map(str, only))}}}'::oid[])\n"
+    )
+    return int(session.query(f"{_BYTES}{among};")[0])
 
 
 def schema_version(session: Session) -> str | None:

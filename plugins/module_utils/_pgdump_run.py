@@ -103,12 +103,13 @@ class Dumper:
         job, session = self.job, self.session
         self._require_rights()
         snapshot = facts.begin_snapshot(session, job.lock_timeout)
-        found = {
+        found: dict[str, Any] = {
             "extensions": facts.extensions(session),
             "schema_version": facts.schema_version(session),
             "properties": facts.properties(session),
         }
         only = self._tables(snapshot) if job.filter else None
+        found["database_bytes"] = facts.database_bytes(session, only)
         meter = self.meter_for(only)
         arguments = dump_arguments(job, snapshot, self.client)
         facts.send_counts(session, only)  # psql counts while pg_dump dumps

@@ -143,6 +143,7 @@ class Dump:
     counts: Mapping[str, int]
     properties: Mapping[str, Any] | None
     filter: Mapping[str, Any]
+    database_bytes: int | None = None
 
     @property
     def main_file(self) -> Path:
@@ -204,6 +205,7 @@ def load(set_path: Path, name: str) -> Dump:
         folder=set_path / COMPONENTS / name,
         properties=facts.get("properties") or None,
         filter=facts.get("filter") or {},
+        database_bytes=facts.get("database_bytes"),
         **{key: facts[key] for key in (*kinds, "format")},
     )
 

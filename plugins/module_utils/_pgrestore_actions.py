@@ -23,6 +23,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._pgrestore impo
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._pgrestore_load import container_folder, remove_copy
 from ansible_collections.groundwork.backend.plugins.module_utils._pgrestore_server import Database, Server
+from ansible_collections.groundwork.backend.plugins.module_utils._pgrestore_space import require_room, room
 from ansible_collections.groundwork.backend.plugins.module_utils._progress import Progress
 
 _MOST_JOBS = 4
@@ -84,6 +85,12 @@ def stage(run: Run) -> dict[str, Any]:
     databases = run.server.databases()
     after, extensions = _stage(run, databases)
     return run.result(databases, after, counts=dict(run.dump.counts), extensions=extensions)
+
+
+def measure(run: Run) -> dict[str, Any]:
+    """Tell whether there is room, and change nothing."""
+    databases = run.server.databases()
+    return run.result(databases, databases, space=_room(run, _job(run), databases))
 
 
 def restore(run: Run) -> dict[str, Any]:
@@ -178,6 +185,7 @@ def finish(run: Run) -> dict[str, Any]:
 
 ACTIONS: dict[str, Callable[[Run], dict[str, Any]]] = {
     "restore": restore,
+    "measure": measure,
     "stage": stage,
     "swap": swap,
     "revert": revert,
@@ -200,6 +208,7 @@ def _stage(run: Run, databases: dict[str, Database]) -> tuple[dict[str, Database
         )
         return databases, {}
     steps = _pgrestore_stage.plan(job, run.server, databases)
+    _room(run, job, databases)
     _pgrestore_stage.verify(job)
     run.actions += steps.actions
     after = {**databases, job.name: Database(job.name, None, job.mark(STAGED))}
@@ -207,6 +216,15 @@ def _stage(run: Run, databases: dict[str, Database]) -> tuple[dict[str, Database
         return after, {}
     extensions = _pgrestore_stage.stage(job, run.server, run.major, steps)
     return run.server.databases(), extensions
+
+
+def _room(run: Run, job: _pgrestore_stage.Job, databases: Mapping[str, Database]) -> dict[str, Any] | None:
+    """What there is and what is needed; None when nobody wants to know. Raises StateError."""
+    if not run.context.params["check_space"]:
+        return None
+    found = room(job.dump, run.server, run.context.params, job.name if job.name in databases else None)
+    require_room(job.dump, job.name, found)
+    return found
 
 
 def _swap(run: Run, databases: dict[str, Database]) -> dict[str, Database]:

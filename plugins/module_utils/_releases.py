@@ -29,6 +29,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._sets import fo
 
 RECORD = "release.json"
 SETTINGS = (".env", "override.yml", "settings.json")
+GOING_BACK = "going_back"  # a file beside the settings of a release: a rollback made it current, and is not done yet
 OK, FAILED, ROLLED_BACK = "ok", "failed", "rolled_back"
 PREVIOUS = "previous"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")

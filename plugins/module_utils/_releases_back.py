@@ -22,13 +22,16 @@ def previous(releases: Iterable[Release], current: str) -> Release | None:
     return max(good, key=lambda one: one.number, default=None)
 
 
-def choose(releases: Sequence[Release], current: str, to: str) -> Release:
+def choose(releases: Sequence[Release], current: str, to: str, begun: str = "") -> Release:
     """The release that *to* means: "previous", an id, or the beginning of one. Raises InputError and StateError.
 
-    One that is named may be the current one: of several hosts, some may have gone back already.
+    One that is named may be the current one: of several hosts, some may have gone back already. A rollback to the
+    current one that was cut off (*begun*) is what "previous" still means, so that it is ended and not gone past.
     """
     known = [one for one in releases if not one.pruned]
     listed = ", ".join(one.id for one in known) or "none"
+    if to == PREVIOUS and begun:
+        to = begun
     if to == PREVIOUS:
         if found := previous(known, current):
             return found

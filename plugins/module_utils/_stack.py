@@ -65,6 +65,22 @@ def writers(
     return {kind: sorted(names) for kind, names in found.items()}
 
 
+def orphans(containers: Sequence[Mapping[str, Any]], services: Sequence[str]) -> list[Mapping[str, Any]]:
+    """The containers of a project whose service is none of *services*, without those that were run once.
+
+    containers: entries of GET /containers/json, of one compose project. Without a service to go by, none is one.
+    """
+    found: list[Mapping[str, Any]] = []
+    if not services:
+        return found
+    for container in containers:
+        labels = container.get("Labels") or {}
+        service = labels.get(_SERVICE_LABEL, "")
+        if service and service not in services and labels.get(_ONE_OFF_LABEL, "False") != "True":
+            found.append(container)
+    return sorted(found, key=lambda container: str(container["Names"][0]))
+
+
 def web_checks(
     services: Mapping[str, Mapping[str, Any]], endpoints: Endpoints, project: str, release: str = ""
 ) -> list[dict[str, Any]]:

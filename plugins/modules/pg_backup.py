@@ -236,6 +236,11 @@ component:
           and C(%%) for a percent sign, as the server's function C(format) takes them.
         - C(acl) is as in C(pg_database.datacl), V(null) for the server's default.
       type: dict
+    database_bytes:
+      description:
+        - What was dumped takes so many bytes on the server's disk, with its indexes. Tables and indexes of other
+          tablespaces are left out.
+      type: int
     read_in_full:
       description: Whether the dump was read in full (O(verify)).
       type: bool

@@ -49,10 +49,12 @@ options:
       - V(revert) takes a swap back. The database that was live until then becomes the staged one, with all that was
         written into it; the next V(stage) or V(discard) drops it.
       - V(discard) drops the staged database, and with O(before) the kept ones.
+      - V(measure) tells whether the server has room for the restored database, and fails when it has not, as V(stage)
+        does before it begins. It reads none of the files, and changes nothing.
       - V(finish) makes a swap final. It cannot be taken back any more; what was live before stays until it is dropped.
     type: str
     required: true
-    choices: [restore, stage, swap, revert, discard, finish]
+    choices: [restore, measure, stage, swap, revert, discard, finish]
   set_path:
     description:
       - Folder of the committed set on the managed host, as M(groundwork.backend.backup_set) returns it.
@@ -111,6 +113,16 @@ options:
       - Whether to make the planner's statistics, which are not in a dump, before the database goes live.
       - The default is V(true) without O(target).
     type: bool
+  check_space:
+    description:
+      - Whether to refuse a restore for which the file system of the server's data directory plainly has no room.
+      - What the restored database takes is estimated by its size when it was dumped (C(database_bytes) of the
+        component, without tables of other tablespaces), and where the set does not tell it, by the size of the dump. A
+        database that was bloated takes less than that.
+      - Nothing is asked when the data directory cannot be seen, on a server of another machine, or by a role that
+        neither is a superuser nor in C(pg_read_all_settings).
+    type: bool
+    default: true
   drain_seconds:
     description:
       - How long V(swap) and V(revert) let transactions go on, before they end the sessions that are left.
@@ -229,6 +241,13 @@ extensions:
   returned: when action is restore or stage
   type: dict
   sample: {vector: 0.8.5}
+space:
+  description:
+    - Bytes that the restored database takes (C(needed)), bytes that it may take (C(free)), and where (C(path)).
+    - C(free) and C(path) are V(null) when nobody can tell; all of it is, when O(check_space) is V(false).
+  returned: when action is measure, or there is no room
+  type: dict
+  sample: {needed: 1288490188, free: 52613349376, path: /var/lib/postgresql/data/base}
 actions:
   description: What was done, or in check mode would be done, in order.
   returned: success
@@ -368,6 +387,7 @@ def main() -> None:
             "jobs": {"type": "int"},
             "roles": {"type": "bool", "default": True},
             "analyze": {"type": "bool"},
+            "check_space": {"type": "bool", "default": True},
             "drain_seconds": {"type": "float", "default": 10},
             "before": {"type": "bool", "default": False},
             "keep_reverted": {"type": "bool", "default": False},

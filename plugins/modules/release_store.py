@@ -114,7 +114,8 @@ options:
   to:
     description:
       - For O(action=resolve), V(previous), the id of a release, or the beginning of one.
-      - V(previous) is the newest good release that was deployed before the current one.
+      - V(previous) is the newest good release that was deployed before the current one. When a rollback to the current
+        one was cut off, it is the current one.
     type: str
     default: previous
   force:
@@ -187,6 +188,10 @@ record:
   description: The release's summary, with the keys of RV(releases) up to C(images).
   returned: when action is record or resolve
   type: dict
+unfinished:
+  description: Whether the release is the current one by a rollback that was cut off.
+  returned: when action is resolve
+  type: bool
 lost:
   description:
     - The migrations on the way back that lost something, each with C(release), C(database), C(version), C(name) and
@@ -224,6 +229,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._errors import 
 from ansible_collections.groundwork.backend.plugins.module_utils._lock_record import read as read_lock
 from ansible_collections.groundwork.backend.plugins.module_utils._module import Context, run_module
 from ansible_collections.groundwork.backend.plugins.module_utils._releases import (
+    GOING_BACK,
     Deploy,
     Release,
     check_id,
@@ -307,7 +313,8 @@ def resolve(context: Context, path: Path) -> dict[str, Any]:
     params = context.params
     current = linked(path, "current")
     found = read_releases(path)
-    target = choose(found, current, params["to"])
+    begun = current if current and (path / "shared" / current / GOING_BACK).exists() else ""
+    target = choose(found, current, params["to"], begun)
     if target.damaged:
         raise StateError(f"{target.damaged}.", fix="Name another release.")
     if absent := missing(target, [image.name for image in project_images(params["project"])]):
@@ -319,7 +326,14 @@ def resolve(context: Context, path: Path) -> dict[str, Any]:
     lost = lost_since(found, target)
     if not params["force"]:
         require_safe(target, found, lost)
-    return {"changed": False, "release": target.id, "current": current, "record": target.summary(), "lost": lost}
+    return {
+        "changed": False,
+        "release": target.id,
+        "current": current,
+        "unfinished": target.id == begun,
+        "record": target.summary(),
+        "lost": lost,
+    }
 
 
 def prune(context: Context, path: Path) -> dict[str, Any]:

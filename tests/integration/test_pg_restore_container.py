@@ -176,6 +176,23 @@ def test_sigterm_leaves_nothing(module: ModuleRunner, container: str, custom: Pa
     wait_for(lambda: sql(container, running) == "0", "pg_restore still runs in the container")
 
 
+def test_the_room_is_what_the_server_has_in_its_container(
+    module: ModuleRunner, container: str, custom: Path, live: str, tmp_path: Path
+) -> None:
+    found = module("pg_restore", options(container, custom, live, "measure"))["space"]
+    free = int(docker("exec", container, "df", "-k", "--output=avail", found["path"]).split()[-1]) * 1024
+    assert abs(found["free"] - free) < 1 << 30, "others use the disk, too"
+    rows = int(sql(container, "SELECT pg_relation_size('items') + pg_indexes_size('items')"))
+    assert rows <= found["needed"] < 2 * rows
+    large = backup_sets.copied(custom, tmp_path)
+    backup_sets.retold(large, lambda component: component.update(database_bytes=1 << 50))
+    result = module("pg_restore", options(container, large, live, "stage"))
+    assert result["failed"], result
+    assert "takes about 1024.0 TiB" in result["msg"]
+    assert sql(container, f"SELECT count(*) FROM pg_database WHERE datname LIKE '{live}%'") == "0"
+    assert module("pg_restore", options(container, large, live, "stage", check_space=False))["changed"] is True
+
+
 def test_the_disk_of_the_container_takes_no_copy(module: ModuleRunner, container: str, custom: Path, live: str) -> None:
     result = module("pg_restore", options(container, custom, live, "stage", jobs=2, container_tmp="/proc"))
     assert result["failed"]

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -530,9 +531,59 @@ def test_the_disk_of_the_server_is_full(
 ) -> None:
     rows = "CREATE TABLE big AS SELECT repeat(md5(i::text), 30) AS body FROM generate_series(1, 60000) AS i"
     bench = Bench(module, cramped, made(sets, postgres18, f"{live}o", rows, globals=False), live)
-    bench.refused("restore", "No space left on device", force=True)
-    bench.refused("restore", "Free space on the server's disk, then run again.", force=True)
+    bench.refused("restore", "No space left on device", force=True, check_space=False)
+    bench.refused("restore", "Free space on the server's disk, then run again.", force=True, check_space=False)
     bench.execute("INSERT INTO present SELECT 'still writes' FROM generate_series(1, 1000)")
+
+
+def test_what_does_not_fit_is_not_begun(
+    module: ModuleRunner, sets: Sets, postgres18: PostgresServer, cramped: PostgresServer, live: str
+) -> None:
+    rows = "CREATE TABLE big AS SELECT repeat(md5(i::text), 30) AS body FROM generate_series(1, 60000) AS i"
+    bench = Bench(module, cramped, made(sets, postgres18, f"{live}o", rows), live)
+    roles = bench.execute("SELECT oid FROM pg_roles")
+    for action, looks in itertools.product(("measure", "stage", "restore"), (True, False)):
+        result = bench.run(action, check=looks, force=True)
+        assert result.get("failed"), (action, looks, result)
+        assert f"{cramped.data}/base of the server " in result["msg"], result["msg"]
+        assert result["space"]["free"] < result["space"]["needed"], result["space"]
+    assert bench.execute("SELECT oid FROM pg_roles") == roles
+    bench.require_untouched()
+
+
+def test_the_set_tells_how_much_a_restore_takes(bench: Bench) -> None:
+    measured = bench.run("measure")
+    assert measured["changed"] is False, measured
+    rows = "SELECT pg_relation_size('claims') + pg_relation_size('claims_pkey')"  # vacuum adds its maps to them
+    ((taken,),) = bench.execute(rows, "faults_18")
+    assert taken <= measured["space"]["needed"] < 2 * taken
+    assert measured["space"]["free"] > taken
+    backup_sets.retold(bench.set_path, lambda component: component.pop("database_bytes"))
+    dump = dump_file(bench.set_path).stat().st_size
+    assert bench.run("measure")["space"]["needed"] == dump
+
+
+def test_tables_of_other_tablespaces_take_no_room_here(own: Callable[..., Bench], postgres18: PostgresServer) -> None:
+    elsewhere = Path(tempfile.mkdtemp(prefix="gw-elsewhere-", dir="/tmp"))
+    try:
+        shutil.chown(elsewhere, UNPRIVILEGED, UNPRIVILEGED)
+        with postgres18.connect("postgres") as connection:
+            connection.execute(f"CREATE TABLESPACE gw_elsewhere LOCATION '{elsewhere}'".encode())
+        bench = own(TABLES.replace("(id int PRIMARY KEY, body text)", "(id int, body text) TABLESPACE gw_elsewhere"))
+        assert bench.run("measure")["space"]["needed"] == 0
+        with postgres18.connect("postgres") as connection:
+            connection.execute(f"DROP DATABASE {bench.live}o WITH (FORCE)".encode())
+            connection.execute(b"DROP TABLESPACE gw_elsewhere")
+    finally:
+        shutil.rmtree(elsewhere)
+
+
+def test_nobody_is_refused_for_a_disk_that_cannot_be_seen(bench: Bench) -> None:
+    backup_sets.retold(bench.set_path, lambda component: component.update(database_bytes=1 << 60))
+    bench.execute(f"CREATE ROLE {bench.live} LOGIN CREATEDB PASSWORD '{bench.live}'")
+    role = {"login_user": bench.live, "login_password": bench.live}
+    assert bench.run("measure", **role)["space"] == {"needed": 1 << 60, "free": None, "path": None}
+    bench.refused("stage", "takes about 1048576.0 TiB (its size when it was dumped)")
 
 
 def test_the_server_stops_in_the_middle(module: ModuleRunner, set18: Path) -> None:

@@ -168,6 +168,11 @@ def test_previous_and_a_named_release_are_found(stack: Stack) -> None:
     assert stack("resolve")["release"] == "rb1"
     stack.record("rb1", "rolled_back")
     assert stack("resolve")["release"] == "ra2"
+    (stack.path / "shared" / "ra1" / "going_back").touch()
+    cut_off = stack("resolve")
+    assert (cut_off["release"], cut_off["unfinished"]) == ("ra1", True)
+    other = stack("resolve", to="ra2")
+    assert (other["release"], other["unfinished"]) == ("ra2", False)
 
 
 @pytest.mark.parametrize("what", ["releases/r1", "shared/r1/override.yml", "image"])

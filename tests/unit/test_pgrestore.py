@@ -44,6 +44,25 @@ from ansible_collections.groundwork.backend.plugins.module_utils._pgrestore_serv
     rights_queries,
     settings_statements,
 )
+from ansible_collections.groundwork.backend.plugins.module_utils._pgrestore_space import df_available
+
+
+@pytest.mark.parametrize(
+    ("told", "free"),
+    [
+        (
+            "Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/vda1 100 40 60 40% /var/lib/my data\n",
+            61440,
+        ),
+        ("Filesystem           1024-blocks    Used Available Capacity Mounted on\ntmpfs 100 100 -4 104% /data", -4096),
+        ("Filesystem 1024-blocks Used Available Capacity Mounted on\nnone 0 0 0 - /data\n", 0),
+        ("df: /data/base: Permission denied\n", None),
+        ("", None),
+    ],
+)
+def test_what_df_tells(told: str, free: int | None) -> None:
+    assert df_available(told) == free
+
 
 NAMES = Names("20261121T061200Z", "shop", "orders")
 GLOBALS = r"""--

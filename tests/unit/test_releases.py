@@ -92,6 +92,17 @@ def test_a_release_is_chosen_by_its_id_or_the_beginning_of_it() -> None:
         choose(known, "abc", "previous")
 
 
+def test_a_rollback_that_was_cut_off_is_ended_and_not_gone_past() -> None:
+    known = [
+        release("b", deploy(1)),
+        release("a", deploy(2), deploy(4)),
+        release("c", deploy(3), deploy(5, "rolled_back")),
+    ]
+    assert choose(known, "a", "previous").id == "b"
+    assert choose(known, "a", "previous", begun="a").id == "a"
+    assert choose(known, "a", "b", begun="a").id == "b", "somebody wants to go on"
+
+
 def test_what_was_lost_after_a_release_is_told_whoever_lost_it() -> None:
     known = [
         release("a", deploy(1)),

@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 
 import pytest
 from conftest import DIGEST, NOTES, SETS, UNBEARABLE, Stack
+
+OPEN = {"app_maintenance": "off"}
 
 
 @pytest.fixture(autouse=True)
@@ -50,12 +53,19 @@ def test_destroyed_data_comes_back_with_equal_counts(stack: Stack, good_set: str
     stack.picture()
 
 
-def test_the_set_that_is_live_is_restored_once_more(stack: Stack, good_set: str) -> None:
+def test_what_a_restore_that_was_cut_off_has_paused_runs_after_the_next(stack: Stack, good_set: str) -> None:
     stack.sql("DELETE FROM notes")
+    stack.host.check_output("sudo docker stop notes-worker-1")
+    [component] = stack.manifest(good_set)["components"]
+    held = {"engine": "postgres", "name": component["name"], "service": "db", "database": "notes", "user": "notes"}
+    left = {"set": good_set, "components": [held], "swapping": False, "sites": [], "writers": ["notes-worker-1"]}
+    stack.host.check_output("echo %s | sudo tee /srv/notes/restore.json", json.dumps(left))
     run = stack.restore(good_set)
     assert run.rc == 0, run.output
     assert stack.notes() == NOTES
-    assert f"notes_before_{good_set.lower()}_2" in stack.picture()["databases"]
+    picture = stack.picture()
+    assert f"notes_before_{good_set.lower()}_2" in picture["databases"]
+    assert "notes-worker-1" in picture["running"]
 
 
 def test_restoring_again_can_drop_what_was_live_before(stack: Stack, good_set: str) -> None:
@@ -76,6 +86,19 @@ def test_a_damaged_set_is_refused_before_anything_is_paused(stack: Stack, good_s
     assert run.rc != 0
     assert "database.dump" in run.words, run.output
     assert "Nothing was changed." in run.words, run.output
+    assert (stack.picture(), stack.started()) == (before, started)
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_paused(stack: Stack, good_set: str) -> None:
+    large = stack.forge(good_set, "20200102T000000Z", database_bytes=1 << 60)
+    before, started = stack.picture(), stack.started()
+    try:
+        run = stack.restore(large)
+    finally:
+        stack.host.check_output("sudo rm -r %s", f"{SETS}/{large}")
+    assert run.rc != 0
+    for words in ("takes about 1048576.0 TiB", "Nothing was changed."):
+        assert words in run.words, run.output
     assert (stack.picture(), stack.started()) == (before, started)
 
 
@@ -108,8 +131,8 @@ def test_a_gate_that_fails_after_the_swap_brings_the_data_before_back(stack: Sta
     assert stack.picture() == before
 
 
-def test_a_restore_that_is_killed_after_the_swap_keeps_all_else_away_and_is_undone_by_the_next(
-    stack: Stack, good_set: str
+def test_a_restore_that_is_killed_after_the_swap_keeps_all_else_away_until_it_is_undone(
+    stack: Stack,
 ) -> None:
     stack.sql(f"INSERT INTO notes (body) VALUES ('{UNBEARABLE}')")
     poisoned = stack.back_up()
@@ -126,19 +149,18 @@ def test_a_restore_that_is_killed_after_the_swap_keeps_all_else_away_and_is_undo
     # an inventory and a host that have changed meanwhile: the set that was restored is gone
     stack.host.check_output("sudo rm -r %s", f"{SETS}/{poisoned}")
     before = stack.sets()
-    for playbook, sentence in (
-        ("deploy", "Run restore.yml, which undoes it first."),
-        ("rollback", "Run restore.yml, which undoes it first."),
-        ("backup", "run restore.yml, which undoes it first."),
-        ("prune", "run restore.yml, which undoes it first."),
-    ):
-        refused = stack.playbook(playbook)
+    for playbook, variables in (("deploy", {}), ("rollback", {}), ("backup", {}), ("prune", {}), ("maintenance", OPEN)):
+        refused = stack.playbook(playbook, **variables)
         assert refused.rc != 0
-        assert sentence in refused.words, refused.output
+        assert "restore.yml -e restore_action=undo" in refused.words, refused.output
     assert stack.sets() == before
     assert int(stack.sql("SELECT count(*) FROM notes")) == NOTES + 2
 
-    run = stack.restore(good_set)
+    look = stack.playbook("restore", "--check", restore_action="undo")
+    assert look.rc == 0, look.output
+    assert f"The restore of set {poisoned} of notes would be undone: notes would be as before it" in look.words
+    assert int(stack.sql("SELECT count(*) FROM notes")) == NOTES + 2
+    run = stack.playbook("restore", restore_action="undo")
     assert run.rc == 0, run.output
     picture = stack.picture()
     assert stack.notes() == NOTES
@@ -146,6 +168,11 @@ def test_a_restore_that_is_killed_after_the_swap_keeps_all_else_away_and_is_undo
     reverted = f"notes_reverted_{poisoned.lower()}"
     assert stack.sql("SELECT count(*) FROM notes WHERE body = 'written since'", reverted) == "1"
     assert f"notes_before_{poisoned.lower()}" not in picture["databases"]
+    started = stack.started()
+    again = stack.playbook("restore", restore_action="undo")
+    assert (again.rc, again.changed) == (0, 0), again.output
+    assert "there is no restore of notes to undo" in again.words, again.output
+    assert stack.started() == started
     stack.sql(f"DROP DATABASE {reverted}", "postgres")
 
 

@@ -93,7 +93,7 @@ def test_old_releases_go_with_their_images_and_the_rest_stays(
     fleet.one.check_output("sudo docker rmi relay-other/web:kept")
 
 
-def test_a_rollback_that_one_host_has_made_already_is_ended_by_the_name_of_the_release(
+def test_a_rollback_that_one_host_has_made_already_is_ended_by_name_and_one_that_was_cut_off_without(
     fleet: Fleet, release: str, playbook: Playbook, greeting: str
 ) -> None:
     assert playbook("deploy", relay_greeting=greeting).rc == 0
@@ -105,8 +105,12 @@ def test_a_rollback_that_one_host_has_made_already_is_ended_by_the_name_of_the_r
     assert looked.rc == 0, looked.output
     assert f"Release {release} of relay would serve" in looked.words, looked.output
     assert fleet.releases() == [release, left]
-    done = playbook("rollback", release=release)
+    word = f"/srv/relay/shared/{release}/going_back"
+    assert fleet.one.run("sudo test -e %s", word).rc != 0
+    fleet.one.check_output("sudo touch %s", word)  # as if it had been killed when the release was current
+    done = playbook("rollback")
     assert done.rc == 0, done.output
+    assert fleet.one.run("sudo test -e %s", word).rc != 0
     fleet.clean(release)
     again = playbook("rollback", release=release)
     assert again.rc != 0
