@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from support import backup_sets
 from support.backup_sets import Sets
 from support.modules import ModuleRunner
 from support.postgres_container import docker, need_image
+from support.processes import wait_for
 
 IMAGE = "pgvector/pgvector:pg16"
 CANARY = "canary-6f922f45"
@@ -60,11 +61,6 @@ def container(root: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def sets(module: ModuleRunner, tmp_path_factory: pytest.TempPathFactory) -> Sets:
-    return Sets(module, tmp_path_factory.mktemp("sets") / "sets")
-
-
-@pytest.fixture(scope="module")
 def custom(sets: Sets, container: str) -> Path:
     return sets.make({"container": container, "database": "app", "login_password": CANARY, "compression": "none"})
 
@@ -88,13 +84,6 @@ def options(container: str, set_path: Path, live: str, action: str, **more: Any)
 def copies(container: str) -> str:
     """What of a dump lies in the container."""
     return docker("exec", container, "sh", "-c", "ls -d /tmp/groundwork-pg_restore-* 2>/dev/null || true")
-
-
-def wait_for(condition: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("jobs", [None, 2], ids=["streamed", "copied"])
