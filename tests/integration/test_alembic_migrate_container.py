@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.alembic_image import BASE, docker, project_image
+from support.alembic_image import BASE, project_image
 from support.alembic_project import Project, names
 from support.modules import ModuleRunner
 from support.postgres import PostgresServer
-from support.postgres_container import need_image
+from support.postgres_container import docker, need_image
 from support.processes import command_lines, environments
 
 CANARY = "canary-51b7e0d2"

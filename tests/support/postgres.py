@@ -140,10 +140,10 @@ class PostgresServer:
         """The same with the server's own client programs, for modules that run those."""
         return {**self.login(database), "bin_dir": str(self.bindir)}
 
-    def connect(self, database: str = "postgres") -> psycopg.Connection:
-        """An autocommit connection as superuser."""
+    def connect(self, database: str = "postgres", **more: Any) -> psycopg.Connection:
+        """An autocommit connection as superuser; *more* are libpq's keywords, such as host."""
         # not in the connection string: a name may hold anything
-        return psycopg.connect(self.dsn(), dbname=database, autocommit=True)
+        return psycopg.connect(self.dsn(), dbname=database, autocommit=True, **more)
 
     def execute(self, script: str, database: str = "postgres") -> list[tuple[Any, ...]]:
         """Run SQL as superuser; the rows of its first statement, if it has any."""

@@ -16,11 +16,13 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_for(condition: Callable[[], T], what: str, *, seconds: float = 60, every: float = 0.02) -> T:
-    """Wait until *condition* holds, asking *every* so many seconds; its value."""
+def wait_for(
+    condition: Callable[[], T], what: str | Callable[[], str], *, seconds: float = 60, every: float = 0.02
+) -> T:
+    """Wait until *condition* holds, asking *every* so many seconds; its value. what: what to say when it does not."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
-        assert time.monotonic() < deadline, what
+        assert time.monotonic() < deadline, what if isinstance(what, str) else what()
         time.sleep(every)
     return found
 
