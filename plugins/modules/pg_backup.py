@@ -21,20 +21,18 @@ description:
 extends_documentation_fragment:
   - groundwork.backend._postgres
   - groundwork.backend._postgres_client
+  - groundwork.backend._attributes
 attributes:
   check_mode:
-    description: Can run in check mode and return the status prediction without changing the target.
     support: full
     details:
       - Connects, compares the versions of client and server, has C(pg_dump) list what it would dump, and writes
         nothing. The files of RV(component) then have neither C(bytes) nor C(sha256); a directory is one entry.
   diff_mode:
-    description: Returns what changed, or would change.
     support: none
     details:
       - A dump is a new file. There is nothing to compare it with.
   idempotent:
-    description: A second run in a row changes nothing.
     support: none
     details:
       - Each run is a new dump. A folder that holds one already is refused.

@@ -23,20 +23,18 @@ description:
 extends_documentation_fragment:
   - groundwork.backend._pgrestore
   - groundwork.backend._postgres_client
+  - groundwork.backend._attributes
 attributes:
   check_mode:
-    description: Can run in check mode and return the status prediction without changing the target.
     support: full
     details:
       - Reads and compares every file of the component, connects, compares the versions and tells in RV(actions) what
         would be done. What only the restore itself can find out is not found.
   diff_mode:
-    description: Returns what changed, or would change.
     support: full
     details:
       - Shows the databases of the restore and what each of them is.
   idempotent:
-    description: A second run in a row changes nothing.
     support: full
     details:
       - A database that is staged, or that is live already, from the same set is not restored once more, unless
