@@ -147,15 +147,21 @@ def _default_or_name(match: re.Match[str]) -> str:
     return default if operator in ("-", ":-") and default else _UNKNOWN
 
 
-def _needed_variables(node: Any) -> Iterator[str]:
+def texts(node: Any) -> Iterator[str]:
+    """Every scalar in a document that is not a key."""
     if isinstance(node, Mapping):
         for value in node.values():
-            yield from _needed_variables(value)
+            yield from texts(value)
     elif isinstance(node, list):
         for value in node:
-            yield from _needed_variables(value)
+            yield from texts(value)
     elif isinstance(node, str):
-        for match in _VARIABLE.finditer(node):
+        yield node
+
+
+def _needed_variables(node: Any) -> Iterator[str]:
+    for text in texts(node):
+        for match in _VARIABLE.finditer(text):
             dollar, braced, operator, _default, bare = match.groups()
             if dollar is None and operator not in ("-", ":-", "+", ":+"):
                 yield braced or bare

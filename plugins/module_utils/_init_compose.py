@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ansible_collections.groundwork.backend.plugins.module_utils._compose import Port
-from ansible_collections.groundwork.backend.plugins.module_utils._compose_files import parse_port
+from ansible_collections.groundwork.backend.plugins.module_utils._compose_files import parse_port, texts
 
 _OPEN = re.compile(r"\$(?:(\$)|\{([A-Za-z_]\w*)|([A-Za-z_]\w*))")
 _OPERATOR = re.compile(r":?[-+?]")
@@ -127,18 +127,6 @@ def _closing(text: str, position: int) -> int:
             return position
         position += 1
     return position
-
-
-def texts(node: Any) -> Iterator[str]:
-    """Every scalar in a document that is not a key."""
-    if isinstance(node, Mapping):
-        for value in node.values():
-            yield from texts(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from texts(value)
-    elif isinstance(node, str):
-        yield node
 
 
 def merge_services(documents: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, ServiceFile]:

@@ -16,9 +16,9 @@ from typing import Any
 
 from ansible_collections.groundwork.backend.plugins.module_utils import _init_render
 from ansible_collections.groundwork.backend.plugins.module_utils._artifact import sync_directory, write_file
-from ansible_collections.groundwork.backend.plugins.module_utils._compose_files import load_compose_file
+from ansible_collections.groundwork.backend.plugins.module_utils._compose_files import load_compose_file, texts
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError, StateError, os_errors
-from ansible_collections.groundwork.backend.plugins.module_utils._init_compose import merge_services, texts, uses
+from ansible_collections.groundwork.backend.plugins.module_utils._init_compose import merge_services, uses
 from ansible_collections.groundwork.backend.plugins.module_utils._init_guess import (
     env_example,
     find_compose_files,

@@ -47,6 +47,17 @@ _FIXES = {
 }
 
 
+def client_options() -> dict[str, Any]:
+    """The options that choose the client programs, as arguments of AnsibleModule.
+
+    They are documented in the fragment groundwork.backend._postgres_client.
+    """
+    return {
+        "argument_spec": {"container": {"type": "str"}, "bin_dir": {"type": "path"}},
+        "mutually_exclusive": [["container", "bin_dir"]],
+    }
+
+
 def environment(params: Mapping[str, Any], application_name: str) -> dict[str, str]:
     """The options of login_options() as libpq's environment variables."""
     values = {

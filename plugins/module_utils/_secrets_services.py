@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ansible_collections.groundwork.backend.plugins.module_utils._compose_files import load_compose_file
-from ansible_collections.groundwork.backend.plugins.module_utils._init_compose import names_env, texts, uses
+from ansible_collections.groundwork.backend.plugins.module_utils._compose_files import load_compose_file, texts
+from ansible_collections.groundwork.backend.plugins.module_utils._init_compose import names_env, uses
 
 
 def services_using(names: Sequence[str], root: str, compose_files: Sequence[str]) -> dict[str, list[str]]:

@@ -24,6 +24,7 @@ author:
   - groundwork.backend contributors (@groundwork-backend)
 extends_documentation_fragment:
   - groundwork.backend._postgres
+  - groundwork.backend._attributes
 options:
   action:
     description:
@@ -133,20 +134,17 @@ options:
     type: float
 attributes:
   check_mode:
-    description: Can run in check mode and return the status prediction without changing the target.
     support: full
     details:
       - Runs C(env.py) up to the migrations, in a transaction that may only read. C(CREATE SCHEMA IF NOT EXISTS) and
         C(CREATE EXTENSION IF NOT EXISTS) are left out there; another change that C(env.py) itself makes is an error.
   diff_mode:
-    description: Returns what changed, or would change.
     support: full
     details:
       - Shows the revisions. With check mode also their SQL, where Alembic can write it without a connection
         (C(alembic upgrade --sql)); that runs the Python code of the revisions, with nothing but reading allowed in the
         database.
   idempotent:
-    description: A second run in a row changes nothing.
     support: full
     details: A O(target) that is relative, such as V(+1) or V(-1), moves each time.
 """

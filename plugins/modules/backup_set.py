@@ -21,19 +21,17 @@ description:
   - Nothing but O(action=prune) ever removes a committed set.
 extends_documentation_fragment:
   - groundwork.backend._backup_keep
+  - groundwork.backend._attributes
 attributes:
   check_mode:
-    description: Can run in check mode and return the status prediction without changing the target.
     support: full
     details:
       - With O(action=commit), files are compared only when the set that is to be committed exists.
   diff_mode:
-    description: Returns what changed, or would change.
     support: full
     details:
       - Shows the names of the committed sets and of those that are being written.
   idempotent:
-    description: A second run in a row changes nothing.
     support: partial
     details:
       - O(action=begin) begins a new set each time.

@@ -19,19 +19,18 @@ description:
     action plugin finds out on the controller. On the same boot of the same machine, no process may be left with that
     number and start time; or the machine of that name was booted again.
   - Nothing else is proof, and no clock is asked. A run on another controller, or in another container, is waited for.
+extends_documentation_fragment:
+  - groundwork.backend._attributes
 attributes:
   check_mode:
-    description: Can run in check mode and return the status prediction without changing the target.
     support: full
     details:
       - Tells who holds the lock, and neither takes it nor waits for it nor fails.
   diff_mode:
-    description: Returns what changed, or would change.
     support: none
     details:
       - At the end of a run the lock is as it was before.
   idempotent:
-    description: A second run in a row changes nothing.
     support: full
     details:
       - Taking the lock and letting go of it counts as no change, because nothing is left of it. Only removing a lock of

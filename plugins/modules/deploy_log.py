@@ -15,19 +15,18 @@ description:
   - Appends one line of JSON per step of a deploy to a file on the managed host, and reads the last ones.
   - A line is on the disk when the task has ended. Several runs can append at once. A line that a crash has cut off
     harms no other one; it is left out and counted when the log is read.
+extends_documentation_fragment:
+  - groundwork.backend._attributes
 attributes:
   check_mode:
-    description: Can run in check mode and return the status prediction without changing the target.
     support: full
     details:
       - Says what would be appended, and whether the folder is there.
   diff_mode:
-    description: Returns what changed, or would change.
     support: full
     details:
       - Shows the appended entry.
   idempotent:
-    description: A second run in a row changes nothing.
     support: partial
     details:
       - O(action=append) appends each time. O(action=read) changes nothing.

@@ -18,31 +18,25 @@ description:
     exactly. What belongs to the database itself (owner, locale, settings, privileges) is in RV(component), too.
   - The dump is read in full before it gets its final name. When anything fails, no file is left.
   - Files have mode C(0600) and folders C(0700), whatever the umask. What a killed run left is removed by the next one.
-extends_documentation_fragment: groundwork.backend._postgres
+extends_documentation_fragment:
+  - groundwork.backend._postgres
+  - groundwork.backend._postgres_client
+  - groundwork.backend._attributes
 attributes:
   check_mode:
-    description: Can run in check mode and return the status prediction without changing the target.
     support: full
     details:
       - Connects, compares the versions of client and server, has C(pg_dump) list what it would dump, and writes
         nothing. The files of RV(component) then have neither C(bytes) nor C(sha256); a directory is one entry.
   diff_mode:
-    description: Returns what changed, or would change.
     support: none
     details:
       - A dump is a new file. There is nothing to compare it with.
   idempotent:
-    description: A second run in a row changes nothing.
     support: none
     details:
       - Each run is a new dump. A folder that holds one already is refused.
 options:
-  container:
-    description:
-      - Name or id of the running container of the server. Its own client programs are used then, over its local
-        socket unless O(login_host) is set, and C(docker) is needed on the managed host.
-      - When it is not set, the client programs of the managed host are used.
-    type: str
   dest:
     description:
       - Folder for the files, C(components/<name>) in the folder that M(groundwork.backend.backup_set) began.
@@ -124,11 +118,6 @@ options:
       - Folder inside of O(container) for O(format=directory). It needs room for the whole dump meanwhile.
     type: str
     default: /tmp
-  bin_dir:
-    description:
-      - Folder with C(pg_dump), C(pg_dumpall), C(pg_restore) and C(psql) on the managed host.
-      - The default is Debian's folder for the server's version, else what is on C(PATH).
-    type: path
   progress_file:
     description:
       - File on the managed host that tells how far the dump is. The action plugin sets it; leave it alone.
@@ -277,6 +266,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._progress impor
 from ansible_collections.groundwork.backend.plugins.module_utils._psql import (
     Session,
     Tools,
+    client_options,
     environment,
     host_folder,
     major,
@@ -341,12 +331,12 @@ def execute(context: Context) -> dict[str, Any]:
 
 def main() -> None:
     """Run the module."""
-    login = login_options()
+    login, client = login_options(), client_options()
     run_module(
         execute,
         argument_spec={
             **login["argument_spec"],
-            "container": {"type": "str"},
+            **client["argument_spec"],
             "dest": {"type": "path", "required": True},
             "name": {"type": "str"},
             "format": {"type": "str", "default": "custom", "choices": ["custom", "directory", "plain"]},
@@ -360,10 +350,9 @@ def main() -> None:
             "globals": {"type": "bool", "default": True},
             "verify": {"type": "bool", "default": True},
             "container_dir": {"type": "str", "default": "/tmp"},  # noqa: S108 - the container's own, a new folder in it
-            "bin_dir": {"type": "path"},
             "progress_file": {"type": "path"},
         },
-        mutually_exclusive=[("container", "bin_dir")],
+        mutually_exclusive=client["mutually_exclusive"],
         supports_check_mode=True,
     )
 

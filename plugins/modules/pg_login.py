@@ -20,20 +20,19 @@ description:
     settings, such as C(search_path), and its connection limit hold for the second login too.
   - A new password is turned into the SCRAM verifier that the server stores on the managed host, so that it reaches
     neither the server's log nor its statistics.
-extends_documentation_fragment: groundwork.backend._postgres
+extends_documentation_fragment:
+  - groundwork.backend._postgres
+  - groundwork.backend._attributes
 attributes:
   check_mode:
-    description: Can run in check mode and return the status prediction without changing the target.
     support: full
     details:
       - A new login cannot be tried before it is there.
   diff_mode:
-    description: Returns what changed, or would change.
     support: full
     details:
       - The diff says whether a login is there, is open and has this password, and never shows one.
   idempotent:
-    description: A second run in a row changes nothing.
     support: full
     details:
       - Whether the password is the stored one is computed from the verifier. Where O(login_user) may not read it, a

@@ -20,21 +20,21 @@ description:
     C(_2) and so on behind it when that name is taken. A name of more than 63 bytes is cut, and gets the first 8 digits
     of the sha256 of O(database) behind the cut.
   - What a database is to a restore stands in the last line of its comment, which begins with C(groundwork.restore).
-extends_documentation_fragment: groundwork.backend._pgrestore
+extends_documentation_fragment:
+  - groundwork.backend._pgrestore
+  - groundwork.backend._postgres_client
+  - groundwork.backend._attributes
 attributes:
   check_mode:
-    description: Can run in check mode and return the status prediction without changing the target.
     support: full
     details:
       - Reads and compares every file of the component, connects, compares the versions and tells in RV(actions) what
         would be done. What only the restore itself can find out is not found.
   diff_mode:
-    description: Returns what changed, or would change.
     support: full
     details:
       - Shows the databases of the restore and what each of them is.
   idempotent:
-    description: A second run in a row changes nothing.
     support: full
     details:
       - A database that is staged, or that is live already, from the same set is not restored once more, unless
@@ -67,24 +67,12 @@ options:
     description: Name of the component in the set.
     type: str
     required: true
-  container:
-    description:
-      - Name or id of the running container of the server. Its own client programs are used then, over its local
-        socket unless O(login_host) is set, and C(docker) is needed on the managed host.
-      - When it is not set, the client programs of the managed host are used.
-    type: str
   container_tmp:
     description:
       - Folder in the container for a copy of the dump, which is removed afterwards.
       - A copy is needed for the format C(directory), and for C(custom) with more than one of O(jobs).
     type: str
     default: /tmp
-  bin_dir:
-    description:
-      - Folder with C(pg_restore), C(pg_dump) and C(psql) on the managed host.
-      - The default is Debian's folder for the newer of the server's version and that of the C(pg_dump) that wrote the
-        dump, else what is on C(PATH).
-    type: path
   maintenance_database:
     description:
       - Database to log in to for everything that is not inside of the restored one. It cannot be the live one.
@@ -289,7 +277,12 @@ from ansible_collections.groundwork.backend.plugins.module_utils._pgrestore impo
 from ansible_collections.groundwork.backend.plugins.module_utils._pgrestore_actions import ACTIONS, BY_NAME, Run
 from ansible_collections.groundwork.backend.plugins.module_utils._pgrestore_server import Server
 from ansible_collections.groundwork.backend.plugins.module_utils._progress import Progress
-from ansible_collections.groundwork.backend.plugins.module_utils._psql import Tools, environment, host_folder
+from ansible_collections.groundwork.backend.plugins.module_utils._psql import (
+    Tools,
+    client_options,
+    environment,
+    host_folder,
+)
 from ansible_collections.groundwork.backend.plugins.module_utils._set_files import held
 from ansible_collections.groundwork.backend.plugins.module_utils._sets import is_id
 
@@ -371,7 +364,7 @@ def _server(context: Context, dump: Dump | None) -> tuple[Server, int]:
 
 def main() -> None:
     """Run the module."""
-    login = restore_login_options()
+    login, client = restore_login_options(), client_options()
     run_module(
         execute,
         argument_spec={
@@ -379,9 +372,8 @@ def main() -> None:
             "action": {"type": "str", "required": True, "choices": list(ACTIONS)},
             "set_path": {"type": "path", "required": True},
             "component": {"type": "str", "required": True},
-            "container": {"type": "str"},
+            **client["argument_spec"],
             "container_tmp": {"type": "str", "default": "/tmp"},  # noqa: S108 - of the container; the copy's mode is 0700
-            "bin_dir": {"type": "path"},
             "maintenance_database": {"type": "str", "default": "postgres"},
             "target": {"type": "str"},
             "jobs": {"type": "int"},
@@ -396,7 +388,7 @@ def main() -> None:
             "keep_failed": {"type": "bool", "default": False},
             "progress_file": {"type": "path"},
         },
-        mutually_exclusive=[("container", "bin_dir")],
+        mutually_exclusive=client["mutually_exclusive"],
         supports_check_mode=True,
     )
 

@@ -26,6 +26,7 @@ author:
   - groundwork.backend contributors (@groundwork-backend)
 extends_documentation_fragment:
   - groundwork.backend._postgres_dsn
+  - groundwork.backend._attributes
 options:
   container:
     description:
@@ -168,15 +169,12 @@ options:
     default: schema_migrations
 attributes:
   check_mode:
-    description: Can run in check mode and return the status prediction without changing the target.
     support: full
     details: Connects and compares; the SQL itself is not run, so an error that only the server finds is not found.
   diff_mode:
-    description: Returns what changed, or would change.
     support: full
     details: Shows the list of versions and the pending files as they are written, without the values of variables.
   idempotent:
-    description: A second run in a row changes nothing.
     support: full
     details: Each version is applied once.
 """

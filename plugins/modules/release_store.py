@@ -16,17 +16,16 @@ description:
     C(release.json), and the images C(<project>/<service>:<id>) of the services that are built.
   - The record has every deploy of the release, numbered through all releases of the stack. That number is what is older
     or newer, and no clock. A release that is deployed again counts by its newest good deploy.
+extends_documentation_fragment:
+  - groundwork.backend._attributes
 attributes:
   check_mode:
-    description: Can run in check mode and return the status prediction without changing the target.
     support: full
   diff_mode:
-    description: Returns what changed, or would change.
     support: full
     details:
       - Shows the release's summary for O(action=record), and the ids of all releases for O(action=prune).
   idempotent:
-    description: A second run in a row changes nothing.
     support: full
     details:
       - With O(action=record), two entries with the same O(deploy) are one. Without O(deploy), each is a new one.

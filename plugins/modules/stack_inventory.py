@@ -21,17 +21,16 @@ description:
   - What is a guess has a comment in the file, and a sentence in RV(checks).
   - Runs on the controller, as the user of C(ansible-playbook), whatever host the task is for. Relative paths begin in
     the folder in which C(ansible-playbook) was started.
+extends_documentation_fragment:
+  - groundwork.backend._attributes
 attributes:
   check_mode:
-    description: Can run in check mode and return the status prediction without changing the target.
     support: full
   diff_mode:
-    description: Returns what changed, or would change.
     support: full
     details:
       - Shows all files but the one with the secrets.
   idempotent:
-    description: A second run in a row changes nothing.
     support: full
     details:
       - An inventory that has the three files is left as it is, also when the source changed. One that has some of them,

@@ -16,19 +16,18 @@ description:
     other lines, comments among them, stay as they are.
   - The new file takes the place of the old one in one step. No copy of the old one is left.
   - Runs on the controller, as the user of C(ansible-playbook), whatever host the task is for.
+extends_documentation_fragment:
+  - groundwork.backend._attributes
 attributes:
   check_mode:
-    description: Can run in check mode and return the status prediction without changing the target.
     support: full
     details:
       - Decrypts the file and looks for the variables and the right to write, so that it finds what would go wrong.
   diff_mode:
-    description: Returns what changed, or would change.
     support: none
     details:
       - The values are secrets. RV(variables) has the names.
   idempotent:
-    description: A second run in a row changes nothing.
     support: full
 options:
   path:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.alembic_project import Project
+from support.backup_sets import Sets
 from support.docker_host import DockerHost, fresh_host
 from support.migrations import Bench
 from support.modules import ModuleRunner
@@ -104,6 +105,12 @@ def docker_host(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """A Debian host with an engine of its own, on which modules run through Ansible."""
     with fresh_host(root, HOSTS, tmp_path_factory.mktemp("docker-host")) as host:
         yield host
+
+
+@pytest.fixture(scope="module")
+def sets(module: ModuleRunner, tmp_path_factory: pytest.TempPathFactory) -> Sets:
+    """Backup sets in a folder of each test file."""
+    return Sets(module, tmp_path_factory.mktemp("sets") / "sets")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
@@ -13,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.alembic_image import BASE, docker, project_image
+from support.alembic_image import BASE, project_image
 from support.alembic_project import Project, names
 from support.modules import ModuleRunner
 from support.postgres import PostgresServer
-from support.postgres_container import need_image
+from support.postgres_container import docker, need_image
+from support.processes import command_lines, environments
 
 CANARY = "canary-51b7e0d2"
 SERVER_IMAGE = "pgvector/pgvector:pg16"
@@ -136,10 +136,7 @@ def test_a_killed_module_leaves_no_container_and_no_secret_was_seen(built: Proje
         sleeping = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%(600)%'"
         sleeping += " AND pid <> pg_backend_pid()"
         built.wait(lambda: built.query(sleeping) == [(1,)])
-        seen = [docker("inspect", *containers())]
-        for entry in [*Path("/proc").glob("[0-9]*/cmdline"), *Path("/proc").glob("[0-9]*/environ")]:
-            with contextlib.suppress(OSError):
-                seen.append(entry.read_bytes().decode(errors="replace"))
+        seen = [docker("inspect", *containers()), *command_lines().values(), *environments().values()]
         assert "org.groundwork.alembic" in seen[0]
         assert CANARY not in "".join(seen)
         process.send_signal(number)

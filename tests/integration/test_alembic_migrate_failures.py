@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 from support.alembic_project import Project, names
+from support.processes import command_lines
 
 CANARY = "c4n4ry/e98:00@998"
 QUOTED = "c4n4ry%2Fe98%3A00%40998"
@@ -148,7 +148,6 @@ def test_the_address_is_in_no_process_list_and_no_output(project: Project) -> No
     """env.py prints it, a revision fails with it, and SQLAlchemy's and libpq's own messages are there, too."""
     project.execute(f"CREATE ROLE canary LOGIN SUPERUSER PASSWORD '{CANARY}'")
     try:
-        seen: list[bytes] = []
         project.env(before="print(URL, str(engine.url), engine.url.password)")
         project.revision("rone", None, "op.execute('SELECT pg_advisory_lock(7)')")
         bad = "import os; print(repr(dict(os.environ))); raise ValueError(os.environ['DATABASE_URL'])"
@@ -159,14 +158,12 @@ def test_the_address_is_in_no_process_list_and_no_output(project: Project) -> No
             blocker.execute("SELECT pg_advisory_lock(7)")
             process = started(project, env={"DATABASE_URL": url}, **login)
             project.wait(lambda: project.query("SELECT 1 FROM pg_locks WHERE objid = 7 AND NOT granted") == [(1,)])
-            for entry in Path("/proc").glob("[0-9]*/cmdline"):
-                with contextlib.suppress(OSError):
-                    seen.append(entry.read_bytes())
+            seen = command_lines().values()
         out, err = process.communicate(timeout=120)
         assert "Revision rtwo" in out, out
         assert "********" in out
-        assert any(b"alembic_migrate" in line for line in seen)
-        printed = out + err + b"".join(seen).decode(errors="replace")
+        assert any("alembic_migrate" in line for line in seen)
+        printed = out + err + "".join(seen)
         for form in (CANARY, QUOTED, "c4n4ry"):
             assert form not in printed
     finally:

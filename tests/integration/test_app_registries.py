@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import pytest
 from support.docker_host import DockerHost
 from support.postgres import free_port
 from support.private_registry import PrivateRegistry, private_registry
+from support.processes import command_lines, environments
 from support.scenario import Playbook, Run
 
 USER, PASSWORD = "reader", "canary-4d1f$5e%"
@@ -130,9 +130,7 @@ def test_no_process_and_no_log_shows_the_password(logins: Logins) -> None:
     seen: list[str] = []
 
     def look() -> None:
-        for entry in [*Path("/proc").glob("[0-9]*/cmdline"), *Path("/proc").glob("[0-9]*/environ")]:
-            with contextlib.suppress(OSError):
-                seen.append(entry.read_bytes().decode(errors="replace"))
+        seen.extend([*command_lines().values(), *environments().values()])
         seen.append(
             logins.host.sh("cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' || true")
         )

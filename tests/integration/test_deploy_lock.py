@@ -7,13 +7,12 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.playbooks import Playbooks, Played
+from support.processes import wait_for
 
 MODULE = "groundwork.backend.deploy_lock"
 TAKE = {"name": "take", MODULE: {"path": "{{ inventory_hostname }}.lock", "note": "a deploy"}}
@@ -34,13 +33,6 @@ def task(given: dict[str, Any], folder: Path, **options: Any) -> dict[str, Any]:
     return {**given, MODULE: {**arguments, "path": f"{folder}/{arguments['path']}", **options}}
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 240
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def holders(folder: Path) -> dict[str, int]:
     """The process that holds the lock of each host."""
     return {path.stem: json.loads(path.read_text())["pid"] for path in folder.glob("*.lock")}
@@ -55,7 +47,7 @@ def workers(pid: int) -> int:
 def held(play: Playbooks, tmp_path: Path) -> subprocess.Popen[str]:
     """A run that holds the locks of both hosts, and waits."""
     process = play.start([task(TAKE, tmp_path), GATE], "--forks", "5")
-    wait_until(lambda: len(holders(tmp_path)) == 2)
+    wait_for(lambda: len(holders(tmp_path)) == 2, "not both locks are held", seconds=240)
     return process
 
 
@@ -130,7 +122,7 @@ def test_without_takeover_a_dead_holder_is_told(play: Playbooks, tmp_path: Path,
 
 def test_a_holder_that_dies_ends_the_wait(play: Playbooks, tmp_path: Path, held: subprocess.Popen[str]) -> None:
     waiting = play.start([task(TAKE, tmp_path, wait=240)])
-    wait_until(lambda: workers(waiting.pid) == 2)
+    wait_for(lambda: workers(waiting.pid) == 2, "not both hosts wait", seconds=240)
     held.kill()
     held.wait(timeout=240)
     played = play.finish(waiting)
@@ -141,7 +133,7 @@ def test_a_holder_that_dies_ends_the_wait(play: Playbooks, tmp_path: Path, held:
 
 def test_of_eight_runs_one_takes_the_lock_and_the_others_name_it(play: Playbooks, tmp_path: Path) -> None:
     runs = [play.start([task(TAKE, tmp_path), GATE], "--limit", "one") for _ in range(8)]
-    wait_until(lambda: sum(run.poll() is None for run in runs) == 1)
+    wait_for(lambda: sum(run.poll() is None for run in runs) == 1, "more than one of the runs goes on", seconds=240)
     (tmp_path / "go").touch()
     ended = {run.pid: play.finish(run) for run in runs}
     winners = [pid for pid, played in ended.items() if played.rc == 0]

@@ -4,69 +4,38 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import shutil
 import signal
 import stat
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.modules import ModuleRunner
+from support.postgres_container import docker, isolated_server
+from support.postgres_container import psql as sql
+from support.processes import require_in_no_command_line, wait_for
 
 IMAGE = "pgvector/pgvector:pg16"
 CANARY = "canary-e9800998"
 
 
-def docker(*arguments: str, check: bool = True, stdin: Path | None = None) -> str:
-    with contextlib.ExitStack() as stack:
-        source = stack.enter_context(stdin.open("rb")) if stdin else subprocess.DEVNULL
-        done = subprocess.run(["docker", *arguments], stdin=source, capture_output=True, text=True, check=False)
-    assert not check or done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
 @pytest.fixture(scope="module")
 def container(root: Path) -> Iterator[str]:
     """A running server with 6000 rows in database app; it has no network."""
-    if not shutil.which("docker"):
-        pytest.skip("needs docker")
-    if subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, check=False).returncode != 0:
-        up = subprocess.run(
-            [sys.executable, root / "tests" / "testbed", "up", IMAGE], capture_output=True, text=True, check=False
-        )
-        if up.returncode != 0:
-            pytest.skip(f"needs the test bed with {IMAGE}: {up.stderr[-300:]}")
     name = f"gw-test-pg-backup-{os.getpid()}"
-    docker(
-        "run", "--detach", "--name", name, "--network", "none", "--env", f"POSTGRES_PASSWORD={CANARY}",
-        "--env", "POSTGRES_DB=app", "--tmpfs", "/small:size=4m,mode=1777", IMAGE,
-    )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 90
-        # The image's own first start answers on the socket, too: process 1 is postgres only after it.
-        while "postgres" not in docker("exec", name, "cat", "/proc/1/comm", check=False) or not sql(name, "SELECT 1"):
-            assert time.monotonic() < deadline, docker("logs", name)
-            time.sleep(0.2)
+    small = ("--tmpfs", "/small:size=4m,mode=1777")
+    with isolated_server(root, IMAGE, name, CANARY, *small):
         sql(
             name,
             "CREATE EXTENSION vector; CREATE TABLE items AS SELECT i, string_agg(md5(i::text || j::text), '') AS body "
             "FROM generate_series(1, 6000) AS i, generate_series(1, 150) AS j GROUP BY i",
         )
         yield name
-    finally:
-        docker("rm", "--force", "--volumes", name)
-
-
-def sql(container: str, statement: str, database: str = "app") -> str:
-    return docker("exec", container, "psql", "-XAtq", "-U", "postgres", "-d", database, "-c", statement, check=False)
 
 
 def options(container: str, dest: Path, **more: Any) -> dict[str, Any]:
@@ -75,13 +44,6 @@ def options(container: str, dest: Path, **more: Any) -> dict[str, Any]:
 
 def running(container: str) -> str:
     return sql(container, "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'groundwork pg_backup%'")
-
-
-def wait_for(condition: Any, what: str) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 def test_a_dump_from_the_container_restores_in_it(module: ModuleRunner, container: str, tmp_path: Path) -> None:
@@ -100,7 +62,7 @@ def test_a_dump_from_the_container_restores_in_it(module: ModuleRunner, containe
     sql(container, "CREATE DATABASE restored")
     docker(
         "exec", "-i", container, "pg_restore", "-U", "postgres", "-d", "restored", "--exit-on-error",
-        stdin=dest / "database.dump",
+        stdin=(dest / "database.dump").read_bytes(),
     )  # fmt: skip
     assert sql(container, "SELECT count(*) FROM items", "restored") == "6000"
     assert running(container) == "0"
@@ -136,9 +98,7 @@ def test_the_password_is_in_no_process_list_and_sigterm_stops_the_dump(
     dest = tmp_path / "d"
     process = module.start("pg_backup", options(container, dest, compression="gzip:9"))
     wait_for(lambda: any(path.stat().st_size > 1 << 20 for path in dest.glob(".database.dump.*")), "no data came")
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            assert CANARY.encode() not in entry.read_bytes()
+    require_in_no_command_line(CANARY, process)
     assert running(container) == "2"
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
@@ -194,7 +154,7 @@ def test_a_plain_dump_from_the_container_restores_in_it(module: ModuleRunner, co
     docker(
         "exec", "-i", container, "psql", "-Xq", "-U", "postgres", "-d", "restored_plain", "-v", "ON_ERROR_STOP=1",
         "-c", "DROP SCHEMA public", "-f", "-",
-        stdin=tmp_path / "d" / "database.sql",
+        stdin=(tmp_path / "d" / "database.sql").read_bytes(),
     )  # fmt: skip
     assert sql(container, "SELECT count(*) FROM items", "restored_plain") == "6000"
 

@@ -20,11 +20,12 @@ from typing import Any
 import pytest
 from psycopg import sql
 from support import disks
-from support.dumps import BULK, counts, freeze_directory_dump, programs, resume, wait_for
+from support.dumps import BULK, counts, freeze_directory_dump
 from support.dumps import backup_options as options
 from support.modules import ModuleRunner
 from support.postgres import PostgresServer
 from support.postgres_container import ContainerServer
+from support.processes import programs, resume, wait_for
 
 SCHEMA = """
 CREATE EXTENSION vector;
@@ -62,10 +63,7 @@ LOSE = '$REAL "$@" && for last; do :; done && rm "${last#--file=}"'  # the last 
 
 def restore(server: PostgresServer, dump: Path, target: str, before: str = "") -> dict[str, int]:
     """Restore with the real tool into a new database, in which *before* ran, and count what is there."""
-    server.create_database(target)
-    if before:
-        with server.connect(target) as connection:
-            connection.execute(before)
+    server.create_database(target, *([before] if before else []))
     if dump.name.startswith("database.sql"):
         text = gzip.decompress(dump.read_bytes()) if dump.suffix == ".gz" else dump.read_bytes()
         argv = [server.bindir / "psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", server.dsn(target)]
@@ -79,17 +77,13 @@ def restore(server: PostgresServer, dump: Path, target: str, before: str = "") -
 
 @pytest.fixture
 def filled(postgres: PostgresServer, database: str) -> str:
-    with postgres.connect(database) as connection:
-        connection.execute(SCHEMA)
+    postgres.execute(SCHEMA, database)
     return database
 
 
 @pytest.fixture(scope="module")
 def filled16(postgres16: PostgresServer) -> str:
-    postgres16.create_database("filled16")
-    with postgres16.connect("filled16") as connection:
-        connection.execute(SCHEMA)
-    return "filled16"
+    return postgres16.create_database("filled16", SCHEMA)
 
 
 @pytest.fixture
@@ -105,23 +99,14 @@ def dump(module: ModuleRunner, postgres16: PostgresServer, filled16: str, tmp_pa
 @pytest.fixture(scope="module")
 def bulk(postgres16: PostgresServer) -> str:
     """Bytes that gzip works on for a while, in two tables, so that a test can step in."""
-    postgres16.create_database("bulk_formats")
-    with postgres16.connect("bulk_formats") as connection:
-        connection.execute(BULK)
-        connection.execute("CREATE TABLE bulk2 AS SELECT * FROM bulk")
-    return "bulk_formats"
+    return postgres16.create_database("bulk_formats", BULK, "CREATE TABLE bulk2 AS SELECT * FROM bulk")
 
 
 @pytest.fixture(scope="module")
 def large(postgres16: PostgresServer, bulk: str) -> Iterator[str]:
     """More than 400 MiB of rows."""
-    postgres16.create_database("large")
-    with postgres16.connect("large") as connection:
-        connection.execute(BULK)
-        connection.execute("INSERT INTO bulk SELECT i, body FROM bulk, generate_series(1, 15)")
-    yield "large"
-    with postgres16.connect() as connection:
-        connection.execute("DROP DATABASE large")
+    yield postgres16.create_database("large", BULK, "INSERT INTO bulk SELECT i, body FROM bulk, generate_series(1, 15)")
+    postgres16.execute("DROP DATABASE large")
 
 
 def broken_dump(server: PostgresServer, folder: Path, script: str) -> str:
@@ -285,10 +270,11 @@ def test_a_pattern_that_matches_nothing(
 def test_tables_that_are_left_out_need_not_be_readable(
     module: ModuleRunner, postgres16: PostgresServer, tmp_path: Path
 ) -> None:
-    postgres16.create_database("partly")
-    with postgres16.connect("partly") as connection:
-        connection.execute("CREATE ROLE reader LOGIN PASSWORD 'reader'; CREATE TABLE closed (id int)")
-        connection.execute("CREATE TABLE open (id int); GRANT SELECT ON open TO reader")
+    postgres16.create_database(
+        "partly",
+        "CREATE ROLE reader LOGIN PASSWORD 'reader'; CREATE TABLE closed (id int)",
+        "CREATE TABLE open (id int); GRANT SELECT ON open TO reader",
+    )
     login = {"login_user": "reader", "login_password": "reader", "globals": False}
     refused = module("pg_backup", {**options(postgres16, "partly", tmp_path / "a"), **login})
     assert refused["failed"]
@@ -339,8 +325,7 @@ def test_the_properties_make_the_same_database_again(
 def test_roles_come_with_their_grants(
     module: ModuleRunner, postgres16: PostgresServer, filled16: str, tmp_path: Path
 ) -> None:
-    with postgres16.connect() as connection:
-        connection.execute("CREATE ROLE team; CREATE ROLE member LOGIN PASSWORD 'x'; GRANT team TO member")
+    postgres16.execute("CREATE ROLE team; CREATE ROLE member LOGIN PASSWORD 'x'; GRANT team TO member")
     assert module("pg_backup", options(postgres16, filled16, tmp_path / "d"))["changed"] is True
     text = (tmp_path / "d" / "globals.sql").read_text()
     assert "GRANT team TO member" in text
@@ -548,9 +533,8 @@ def test_lz4_and_zstd_from_a_container_that_has_them(
     module: ModuleRunner, postgres17: ContainerServer, tmp_path: Path, chosen: dict[str, Any], name: str
 ) -> None:
     database = f"compressed_{hashlib.sha256(str(chosen).encode()).hexdigest()[:8]}"
-    postgres17.create_database(database)
+    postgres17.create_database(database, SCHEMA)
     with postgres17.connect(database) as connection:
-        connection.execute(SCHEMA)
         expected = counts(connection)
     arguments = {"container": postgres17.name, "database": database, "dest": str(tmp_path / "d"), **chosen}
     result = module("pg_backup", arguments)

@@ -16,6 +16,7 @@ from support import backup_sets
 from support.backup_sets import Sets
 from support.modules import ModuleRunner
 from support.postgres import PostgresServer
+from support.restores import LIVE_ROW, Bench
 
 SCHEMA = """
 CREATE EXTENSION vector;
@@ -33,107 +34,48 @@ COUNTS = {"public.claims": 500, 'Odd schema.it\'s a "table" x': 7, "public.parte
 _numbers = itertools.count(1)
 
 
-class Bench:
-    """A server, a set of the database "source" on it, and a live name of its own for each test."""
-
-    def __init__(self, module: ModuleRunner, server: PostgresServer, set_path: Path) -> None:
-        self.module = module
-        self.server = server
-        self.set_path = set_path
-        self.live = f"live_{next(_numbers)}"
-
-    @property
-    def staged(self) -> str:
-        return f"{self.live}_restore_{self.set_path.name.lower()}"
-
-    @property
-    def before(self) -> str:
-        return f"{self.live}_before_{self.set_path.name.lower()}"
-
-    def options(self, action: str, **more: Any) -> dict[str, Any]:
-        return {
-            **self.server.login(self.live), "bin_dir": str(self.server.bindir), "action": action,
-            "set_path": str(self.set_path), "component": backup_sets.NAME, **more,
-        }  # fmt: skip
-
-    def run(self, action: str, *, check: bool = False, **more: Any) -> dict[str, Any]:
-        return self.module("pg_restore", self.options(action, **more), check=check)
-
-    def done(self, action: str, **more: Any) -> dict[str, Any]:
-        """Run, and require that it changed something."""
-        result = self.run(action, **more)
-        assert result["changed"] is True, result
-        return result
-
-    def make_live(self) -> None:
-        """A live database that the restore is to replace."""
-        self.server.create_database(self.live)
-        self.execute("CREATE TABLE present (note text); INSERT INTO present VALUES ('not restored')")
-
-    def execute(self, statement: str, database: str | None = None) -> list[tuple[Any, ...]]:
-        # not in the connection string: a name may hold anything
-        with psycopg.connect(self.server.dsn(), dbname=database or self.live, autocommit=True) as connection:
-            cursor = connection.execute(statement.encode())
-            return cursor.fetchall() if cursor.description else []
-
-    def require_untouched(self) -> None:
-        """The live database serves and is the one that was there; nothing of the restore is left."""
-        assert self.execute("SELECT note FROM present") == [("not restored",)]
-        assert self.databases() == {self.live}
-
-    def databases(self) -> set[str]:
-        """Those of this test."""
-        found = self.execute("SELECT datname FROM pg_database", "postgres")
-        return {name for (name,) in found if name == self.live or name.startswith(f"{self.live}_")}
-
-
-@pytest.fixture(scope="module")
-def sets(module: ModuleRunner, tmp_path_factory: pytest.TempPathFactory) -> Sets:
-    return Sets(module, tmp_path_factory.mktemp("sets") / "sets")
-
-
 def source(server: PostgresServer) -> str:
     """The database that the sets are of."""
     name = f"source_{server.major}"
-    server.create_database(name)
-    with server.connect() as connection:
-        connection.execute(f"CREATE ROLE shop_owner_{server.major} LOGIN PASSWORD 'owned'")
-        connection.execute(f"CREATE ROLE shop_reader_{server.major} LOGIN PASSWORD 'read'")
-        connection.execute(f"ALTER DATABASE {name} OWNER TO shop_owner_{server.major}")
-        connection.execute(f"ALTER DATABASE {name} SET work_mem TO '7MB'")
-        connection.execute(f"COMMENT ON DATABASE {name} IS 'The shop'")
-        connection.execute(f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC")
-        connection.execute(f"GRANT CONNECT ON DATABASE {name} TO shop_reader_{server.major}")
-    with server.connect(name) as connection:
-        connection.execute(SCHEMA.encode())
-    return name
+    return server.create_database(
+        name,
+        f"CREATE ROLE shop_owner_{server.major} LOGIN PASSWORD 'owned'",
+        f"CREATE ROLE shop_reader_{server.major} LOGIN PASSWORD 'read'",
+        f"ALTER DATABASE {name} OWNER TO shop_owner_{server.major}",
+        f"ALTER DATABASE {name} SET work_mem TO '7MB'",
+        f"COMMENT ON DATABASE {name} IS 'The shop'",
+        f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC",
+        f"GRANT CONNECT ON DATABASE {name} TO shop_reader_{server.major}",
+        SCHEMA,
+    )
 
 
-def backup(server: PostgresServer, database: str, **more: Any) -> dict[str, Any]:
-    return {**server.login(database), "bin_dir": str(server.bindir), **more}
+def live() -> str:
+    """The name of a live database, for one test."""
+    return f"live_{next(_numbers)}"
 
 
 @pytest.fixture(scope="module")
 def made16(sets: Sets, postgres16: PostgresServer) -> Path:
-    return sets.make(backup(postgres16, source(postgres16), compression="none"))
+    return sets.dump(postgres16, source(postgres16), compression="none")
 
 
 @pytest.fixture(scope="module")
 def made18(sets: Sets, postgres18: PostgresServer) -> Path:
-    return sets.make(backup(postgres18, source(postgres18), compression="none"))
+    return sets.dump(postgres18, source(postgres18), compression="none")
 
 
 @pytest.fixture(params=[16, 18], ids=["pg16", "pg18"])
 def each(request: pytest.FixtureRequest, module: ModuleRunner) -> Bench:
     """Each of the supported servers in turn."""
     server = request.getfixturevalue(f"postgres{request.param}")
-    return Bench(module, server, request.getfixturevalue(f"made{request.param}"))
+    return Bench(module, server, request.getfixturevalue(f"made{request.param}"), live())
 
 
 @pytest.fixture
 def bench(module: ModuleRunner, postgres18: PostgresServer, made18: Path) -> Bench:
     """For what does not depend on the server's version."""
-    return Bench(module, postgres18, made18)
+    return Bench(module, postgres18, made18, live())
 
 
 @pytest.fixture
@@ -141,11 +83,8 @@ def own(module: ModuleRunner, postgres18: PostgresServer, sets: Sets, request: p
     """Makes benches with a set of their own, from SQL."""
 
     def make(script: str, change: Any = None, **more: Any) -> Bench:
-        name = f"own_{next(_numbers)}"
-        postgres18.create_database(name)
-        with postgres18.connect(name) as connection:
-            connection.execute(script.encode())
-        return Bench(module, postgres18, sets.make(backup(postgres18, name, **more), change))
+        name = postgres18.create_database(f"own_{next(_numbers)}", script)
+        return Bench(module, postgres18, sets.dump(postgres18, name, change, **more), live())
 
     return make
 
@@ -214,7 +153,7 @@ def test_a_live_database_is_replaced_with_force_only_and_is_kept(bench: Bench) -
     assert result["before"] == bench.before
     assert bench.databases() == {bench.live, bench.before}
     assert bench.execute("SELECT count(*) FROM claims") == [(500,)]
-    assert bench.execute("SELECT note FROM present", bench.before) == [("not restored",)]
+    assert bench.execute("SELECT note FROM present", bench.before) == LIVE_ROW
     assert bench.run("restore", force=True)["changed"] is False
 
 
@@ -225,7 +164,7 @@ def test_stage_and_swap_are_steps_that_each_happen_once(bench: Bench) -> None:
 
     staged = bench.done("stage")
     assert (staged["staged"], staged["counts"]) == (bench.staged, COUNTS)
-    assert bench.execute("SELECT note FROM present") == [("not restored",)]
+    assert bench.execute("SELECT note FROM present") == LIVE_ROW
     for check in (True, False):
         once_more = bench.run("stage", check=check)
         assert (once_more["changed"], once_more["staged"], once_more["counts"]) == (False, bench.staged, COUNTS)
@@ -262,7 +201,7 @@ def test_revert_brings_back_what_was_live_and_keeps_what_was_written_since(bench
     reverted = bench.done("revert")
     assert reverted["actions"] == planned["actions"]
     assert reverted["diff"] == planned["diff"]
-    assert bench.execute("SELECT note FROM present") == [("not restored",)]
+    assert bench.execute("SELECT note FROM present") == LIVE_ROW
     assert bench.execute("SELECT count(*) FROM parted", bench.staged) == [(5,)]
     assert bench.run("revert")["changed"] is False
     refused = bench.run("swap")
@@ -300,7 +239,7 @@ def test_a_database_that_was_live_is_kept_under_a_name_of_its_own(bench: Bench) 
         assert bench.execute("SELECT count(*) FROM parted", name) == [(5,)]
     bench.done("stage")
     bench.done("discard", keep_reverted=True, before=True)
-    assert bench.execute("SELECT note FROM present") == [("not restored",)]
+    assert bench.execute("SELECT note FROM present") == LIVE_ROW
     assert bench.databases() == {bench.live, reverted, f"{reverted}_2"}
 
 
@@ -416,7 +355,7 @@ def test_a_target_that_exists_is_refused_without_force(bench: Bench) -> None:
     assert "exists and is the live database" in live["msg"]
     own_database = bench.run("stage", target="template1", force=True)
     assert "is a database of the server itself" in own_database["msg"]
-    assert bench.execute("SELECT note FROM present") == [("not restored",)]
+    assert bench.execute("SELECT note FROM present") == LIVE_ROW
 
 
 def test_a_database_that_is_not_ours_is_never_dropped(bench: Bench) -> None:

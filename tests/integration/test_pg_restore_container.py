@@ -8,8 +8,7 @@ import itertools
 import json
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,9 @@ import pytest
 from support import backup_sets
 from support.backup_sets import Sets
 from support.modules import ModuleRunner
-from support.postgres_container import docker, need_image
+from support.postgres_container import docker, isolated_server
+from support.postgres_container import psql as sql
+from support.processes import wait_for
 
 IMAGE = "pgvector/pgvector:pg16"
 CANARY = "canary-6f922f45"
@@ -30,38 +31,11 @@ COUNTS = {"public.items": 20000, "public.other": 1}
 _numbers = itertools.count(1)
 
 
-def start(root: Path, name: str) -> None:
-    """A server in a container that has no network, with an empty database app."""
-    need_image(root, IMAGE)
-    docker(
-        "run", "--detach", "--name", name, "--network", "none", "--env", f"POSTGRES_PASSWORD={CANARY}",
-        "--env", "POSTGRES_DB=app", IMAGE,
-    )  # fmt: skip
-    deadline = time.monotonic() + 90
-    # The image's own first start answers on the socket, too: process 1 is postgres only after it.
-    while "postgres" not in docker("exec", name, "cat", "/proc/1/comm", check=False) or not sql(name, "SELECT 1"):
-        assert time.monotonic() < deadline, docker("logs", name)
-        time.sleep(0.2)
-
-
-def sql(container: str, statement: str, database: str = "app") -> str:
-    return docker("exec", container, "psql", "-XAtq", "-U", "postgres", "-d", database, "-c", statement, check=False)
-
-
 @pytest.fixture(scope="module")
 def container(root: Path) -> Iterator[str]:
-    name = f"gw-test-pg-restore-{os.getpid()}"
-    try:
-        start(root, name)
+    with isolated_server(root, IMAGE, f"gw-test-pg-restore-{os.getpid()}", CANARY) as name:
         sql(name, TABLES)
         yield name
-    finally:
-        docker("rm", "--force", "--volumes", name, check=False)
-
-
-@pytest.fixture(scope="module")
-def sets(module: ModuleRunner, tmp_path_factory: pytest.TempPathFactory) -> Sets:
-    return Sets(module, tmp_path_factory.mktemp("sets") / "sets")
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +64,6 @@ def copies(container: str) -> str:
     return docker("exec", container, "sh", "-c", "ls -d /tmp/groundwork-pg_restore-* 2>/dev/null || true")
 
 
-def wait_for(condition: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("jobs", [None, 2], ids=["streamed", "copied"])
 def test_a_custom_dump(module: ModuleRunner, container: str, custom: Path, live: str, jobs: int | None) -> None:
     planned = module("pg_restore", options(container, custom, live, "restore", jobs=jobs), check=True)
@@ -122,16 +89,12 @@ def test_the_other_formats(module: ModuleRunner, sets: Sets, container: str, liv
 
 
 def test_a_throw_away_container_for_a_drill(module: ModuleRunner, root: Path, container: str, custom: Path) -> None:
-    scratch = f"gw-test-pg-drill-{os.getpid()}"
-    try:
-        start(root, scratch)
+    with isolated_server(root, IMAGE, f"gw-test-pg-drill-{os.getpid()}", CANARY) as scratch:
         result = module("pg_restore", options(scratch, custom, "app", "stage", target="app_drill"))
         assert result["changed"] is True, result
         assert result["counts"] == COUNTS
         assert sql(scratch, "SELECT count(*) FROM items", "app_drill") == "20000"
         assert sql(scratch, "SELECT to_regclass('items') IS NULL") == "t"
-    finally:
-        docker("rm", "--force", "--volumes", scratch, check=False)
 
 
 def copying(module: ModuleRunner, container: str, set_path: Path, live: str) -> subprocess.Popen[str]:

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import tempfile
 import threading
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +25,8 @@ from support.backup_sets import Sets
 from support.disks import small_disk
 from support.modules import ModuleRunner
 from support.postgres import UNPRIVILEGED, PostgresServer
+from support.processes import require_in_no_command_line, stop_child, wait_for
+from support.restores import LIVE_ROW, Bench
 
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import StateError
 from ansible_collections.groundwork.backend.plugins.module_utils._pgrestore import load
@@ -37,78 +38,10 @@ TABLES = """
 CREATE TABLE claims (id int PRIMARY KEY, body text);
 INSERT INTO claims SELECT i, md5(i::text) FROM generate_series(1, 3000) AS i;
 """
-LIVE_ROW = [("not restored",)]
-
-
-class Bench:
-    """A server, a set on it, and a live database that has to survive."""
-
-    def __init__(self, module: ModuleRunner, server: PostgresServer, set_path: Path, live: str) -> None:
-        self.module = module
-        self.server = server
-        self.set_path = set_path
-        self.live = live
-        server.create_database(live)
-        self.execute("CREATE TABLE present (note text); INSERT INTO present VALUES ('not restored')")
-
-    @property
-    def staged(self) -> str:
-        return f"{self.live}_restore_{self.set_path.name.lower()}"
-
-    @property
-    def before(self) -> str:
-        return f"{self.live}_before_{self.set_path.name.lower()}"
-
-    def options(self, action: str, **more: Any) -> dict[str, Any]:
-        return {
-            **self.server.login(self.live), "bin_dir": str(self.server.bindir), "action": action,
-            "set_path": str(self.set_path), "component": backup_sets.NAME, **more,
-        }  # fmt: skip
-
-    def run(self, action: str, *, check: bool = False, **more: Any) -> dict[str, Any]:
-        return self.module("pg_restore", self.options(action, **more), check=check)
-
-    def start(self, action: str, **more: Any) -> subprocess.Popen[str]:
-        return self.module.start("pg_restore", self.options(action, **more))
-
-    def refused(self, action: str, sentence: str, **more: Any) -> dict[str, Any]:
-        """Run, and require this failure and that nothing has changed."""
-        result = self.run(action, **more)
-        assert result.get("failed"), result
-        assert sentence in result["msg"], result["msg"]
-        self.require_untouched()
-        return result
-
-    def execute(self, statement: str, database: str | None = None) -> list[tuple[Any, ...]]:
-        with self.server.connect(database or self.live) as connection:
-            cursor = connection.execute(statement.encode())
-            return cursor.fetchall() if cursor.description else []
-
-    def require_untouched(self) -> None:
-        assert self.execute("SELECT note FROM present") == LIVE_ROW
-        assert self.databases() == {self.live}
-
-    def databases(self) -> set[str]:
-        found = self.execute("SELECT datname FROM pg_database", "postgres")
-        return {name for (name,) in found if name == self.live or name.startswith(f"{self.live}_")}
-
-    def state(self, database: str) -> str:
-        """What the comment of a database tells of the restore."""
-        query = f"SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{database}'"
-        ((comment,),) = self.execute(query, "postgres")
-        return str(json.loads(comment.partition("groundwork.restore ")[2])["state"])
-
-
-@pytest.fixture(scope="module")
-def sets(module: ModuleRunner, tmp_path_factory: pytest.TempPathFactory) -> Sets:
-    return Sets(module, tmp_path_factory.mktemp("sets") / "sets")
 
 
 def made(sets: Sets, server: PostgresServer, name: str, script: str, change: Any = None, **more: Any) -> Path:
-    server.create_database(name)
-    with server.connect(name) as connection:
-        connection.execute(script.encode())
-    return sets.make({**server.login(name), "bin_dir": str(server.bindir), **more}, change)
+    return sets.dump(server, server.create_database(name, script), change, **more)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +68,7 @@ def live(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def bench(module: ModuleRunner, postgres18: PostgresServer, set18: Path, live: str, tmp_path: Path) -> Bench:
     """On a copy of the set, to damage."""
-    return Bench(module, postgres18, backup_sets.copied(set18, tmp_path), live)
+    return Bench(module, postgres18, backup_sets.copied(set18, tmp_path), live).make_live()
 
 
 @pytest.fixture
@@ -143,7 +76,7 @@ def own(module: ModuleRunner, postgres18: PostgresServer, sets: Sets, live: str)
     """Makes a bench with a set from SQL."""
 
     def make(script: str, change: Any = None, **more: Any) -> Bench:
-        return Bench(module, postgres18, made(sets, postgres18, f"{live}o", script, change, **more), live)
+        return Bench(module, postgres18, made(sets, postgres18, f"{live}o", script, change, **more), live).make_live()
 
     return make
 
@@ -196,7 +129,7 @@ def test_a_damaged_set_is_refused(bench: Bench, damage: Callable[[Path], None], 
 def test_a_data_file_of_the_directory_format_is_missing(
     module: ModuleRunner, postgres18: PostgresServer, directory18: Path, live: str, tmp_path: Path
 ) -> None:
-    bench = Bench(module, postgres18, backup_sets.copied(directory18, tmp_path), live)
+    bench = Bench(module, postgres18, backup_sets.copied(directory18, tmp_path), live).make_live()
     largest = max(bench.set_path.glob("components/*/database.dir/*.dat*"), key=lambda path: path.stat().st_size)
     largest.unlink()
     bench.refused("stage", "No such file or directory")
@@ -206,7 +139,7 @@ def test_a_plain_script_that_is_cut_is_refused_though_psql_takes_it(
     module: ModuleRunner, postgres18: PostgresServer, plain18: Path, live: str, tmp_path: Path
 ) -> None:
     """With a manifest that fits: only the missing end tells."""
-    bench = Bench(module, postgres18, backup_sets.copied(plain18, tmp_path), live)
+    bench = Bench(module, postgres18, backup_sets.copied(plain18, tmp_path), live).make_live()
     script = bench.set_path / "components" / backup_sets.NAME / "database.sql"
     lines = script.read_bytes().splitlines(keepends=True)
     inside = next(number for number, line in enumerate(lines) if line.startswith(b"1500\t"))
@@ -288,7 +221,7 @@ def test_a_missing_role(own: Callable[..., Bench], live: str) -> None:
 def test_a_client_that_is_too_old_for_the_dump(
     module: ModuleRunner, postgres16: PostgresServer, postgres18: PostgresServer, set18: Path, live: str
 ) -> None:
-    bench = Bench(module, postgres18, set18, live)
+    bench = Bench(module, postgres18, set18, live).make_live()
     sentence = "pg_restore 18 or newer is needed for a dump of pg_dump 18"
     bench.refused("stage", sentence, check=True, bin_dir=str(postgres16.bindir))
     bench.refused("stage", sentence, bin_dir=str(postgres16.bindir))
@@ -297,14 +230,14 @@ def test_a_client_that_is_too_old_for_the_dump(
 def test_a_server_that_is_older_than_the_dump(
     module: ModuleRunner, postgres16: PostgresServer, postgres18: PostgresServer, set18: Path, live: str
 ) -> None:
-    bench = Bench(module, postgres16, set18, live)
+    bench = Bench(module, postgres16, set18, live).make_live()
     bench.refused("stage", "and this server is older (16", bin_dir=str(postgres18.bindir))
 
 
 def test_a_dump_of_an_older_server_goes_to_a_newer_one(
     module: ModuleRunner, sets: Sets, postgres16: PostgresServer, postgres18: PostgresServer, live: str
 ) -> None:
-    bench = Bench(module, postgres18, made(sets, postgres16, f"{live}o", TABLES), live)
+    bench = Bench(module, postgres18, made(sets, postgres16, f"{live}o", TABLES), live).make_live()
     assert bench.run("restore", force=True)["changed"] is True
     assert bench.execute("SELECT count(*) FROM claims") == [(3000,)]
 
@@ -320,29 +253,17 @@ def test_a_role_that_may_create_no_database(bench: Bench, live: str) -> None:
     bench.refused("stage", "permission denied to create database", login_user=f"{live}p", login_password="plain")
 
 
-def child(module: subprocess.Popen[str], program: str) -> int:
-    """Wait until this module run has started a program, stop it (SIGSTOP) and return its pid."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and module.poll() is None:
-        for entry in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError, IndexError):
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                if parent == module.pid and words[0].endswith(f"/{program}".encode()) and b"--exit-on-error" in words:
-                    os.kill(int(entry.name), signal.SIGSTOP)
-                    return int(entry.name)
-        time.sleep(0.002)
-    raise AssertionError(f"{program} was not seen: {module.communicate()}")
+def child(module: subprocess.Popen[str]) -> int:
+    """The pg_restore of this module run, stopped."""
+    return stop_child(module, "pg_restore", "--exit-on-error")
 
 
 def test_the_password_is_in_no_process_list(bench: Bench, live: str) -> None:
     canary = "canary-26ab0db9"
     bench.execute(f"CREATE ROLE {live}s SUPERUSER LOGIN PASSWORD '{canary}'")
     process = bench.start("stage", login_user=f"{live}s", login_password=canary)
-    pid = child(process, "pg_restore")
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            assert canary.encode() not in entry.read_bytes()
+    pid = child(process)
+    require_in_no_command_line(canary, process)
     os.kill(pid, signal.SIGCONT)
     out, err = process.communicate(timeout=60)
     assert json.loads(out)["changed"] is True
@@ -351,7 +272,7 @@ def test_the_password_is_in_no_process_list(bench: Bench, live: str) -> None:
 
 def test_the_module_is_killed_while_it_restores_and_the_next_run_goes_on(bench: Bench) -> None:
     process = bench.start("stage")
-    pid = child(process, "pg_restore")
+    pid = child(process)
     busy = bench.run("stage")
     assert f"Another pg_restore is at work on database '{bench.live}'." in busy["msg"]
     process.kill()
@@ -368,7 +289,7 @@ def test_the_module_is_killed_while_it_restores_and_the_next_run_goes_on(bench: 
 
 def test_the_module_is_terminated_while_it_restores(bench: Bench) -> None:
     process = bench.start("stage")
-    pid = child(process, "pg_restore")
+    pid = child(process)
     process.send_signal(signal.SIGTERM)
     os.kill(pid, signal.SIGCONT)
     process.communicate(timeout=60)
@@ -378,17 +299,10 @@ def test_the_module_is_terminated_while_it_restores(bench: Bench) -> None:
 
 def test_pg_restore_is_killed(bench: Bench) -> None:
     process = bench.start("stage")
-    os.kill(child(process, "pg_restore"), signal.SIGKILL)
+    os.kill(child(process), signal.SIGKILL)
     result = json.loads(process.communicate(timeout=60)[0])
     assert result["rc"] == -signal.SIGKILL
     bench.require_untouched()
-
-
-def wait_for(condition: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 def renaming(bench: Bench) -> bool:
@@ -436,7 +350,7 @@ def test_a_prepared_transaction_stops_the_swap(module: ModuleRunner, set18: Path
     folder = Path(tempfile.mkdtemp(prefix="gw-prepared-", dir="/tmp"))
     server = PostgresServer.start(18, folder, max_prepared_transactions="2")
     try:
-        bench = Bench(module, server, set18, "prepared")
+        bench = Bench(module, server, set18, "prepared").make_live()
         assert bench.run("stage")["changed"] is True
         bench.execute("BEGIN; INSERT INTO present VALUES ('prepared'); PREPARE TRANSACTION 'p'")
         refused = bench.run("swap", drain_seconds=0)
@@ -461,9 +375,12 @@ class Watcher:
 
     def watch(self) -> None:
         query = "SELECT concat((to_regclass('present') IS NOT NULL)::int, (to_regclass('claims') IS NOT NULL)::int)"
+        # Over TCP, a client that writes to a session that has just been ended can lose what the server said last.
+        host = str(self.bench.server.socket_dir)
         while not self.ended.is_set():
             try:
-                self.answers.add(self.bench.execute(query)[0][0])
+                with self.bench.server.connect(self.bench.live, host=host) as connection:
+                    self.answers.update(connection.execute(query).fetchone() or ())
             except psycopg.OperationalError as error:
                 # A connection that waited out the rename, or that the swap ended, is the only one that is refused.
                 told = str(error)
@@ -530,7 +447,7 @@ def test_the_disk_of_the_server_is_full(
     module: ModuleRunner, sets: Sets, postgres18: PostgresServer, cramped: PostgresServer, live: str
 ) -> None:
     rows = "CREATE TABLE big AS SELECT repeat(md5(i::text), 30) AS body FROM generate_series(1, 60000) AS i"
-    bench = Bench(module, cramped, made(sets, postgres18, f"{live}o", rows, globals=False), live)
+    bench = Bench(module, cramped, made(sets, postgres18, f"{live}o", rows, globals=False), live).make_live()
     bench.refused("restore", "No space left on device", force=True, check_space=False)
     bench.refused("restore", "Free space on the server's disk, then run again.", force=True, check_space=False)
     bench.execute("INSERT INTO present SELECT 'still writes' FROM generate_series(1, 1000)")
@@ -590,9 +507,9 @@ def test_the_server_stops_in_the_middle(module: ModuleRunner, set18: Path) -> No
     folder = Path(tempfile.mkdtemp(prefix="gw-stop-", dir="/tmp"))
     server = PostgresServer.start(18, folder)
     try:
-        bench = Bench(module, server, set18, "stopped")
+        bench = Bench(module, server, set18, "stopped").make_live()
         process = bench.start("stage")
-        pid = child(process, "pg_restore")
+        pid = child(process)
         server.down("immediate")
         os.kill(pid, signal.SIGCONT)
         result = json.loads(process.communicate(timeout=60)[0])

@@ -29,13 +29,21 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-def test_full_tablespace(bench: Bench, folder: Path) -> None:
-    space = f"small_{bench.database}"
+@contextlib.contextmanager
+def small_tablespace(bench: Bench, folder: Path) -> Iterator[str]:
+    """A tablespace on a disk of 8 MiB; at the end it has to be empty."""
+    name = f"small_{bench.database}"
     with small_disk(folder / "disk", "8m") as disk:
         place = disk / "space"
         place.mkdir()
         os.chown(place, UNPRIVILEGED, UNPRIVILEGED)
-        bench.execute(f"CREATE TABLESPACE {space} LOCATION '{place}'")
+        bench.execute(f"CREATE TABLESPACE {name} LOCATION '{place}'")
+        yield name
+        bench.execute(f"DROP TABLESPACE {name}")
+
+
+def test_full_tablespace(bench: Bench, folder: Path) -> None:
+    with small_tablespace(bench, folder) as space:
         bench.write(
             {
                 "0001_a.sql": "CREATE TABLE a (x int)",
@@ -51,16 +59,10 @@ def test_full_tablespace(bench: Bench, folder: Path) -> None:
         bench.write({"0002_big.sql": f"CREATE TABLE big TABLESPACE {space} AS {ROWS} LIMIT 10;\n"})
         assert [entry["version"] for entry in bench.run()["applied"]] == ["0002"]
         bench.execute("DROP TABLE big")
-        bench.execute(f"DROP TABLESPACE {space}")
 
 
 def test_full_tablespace_outside_of_transactions(bench18: Bench, folder: Path) -> None:
-    space = f"small_{bench18.database}"
-    with small_disk(folder / "disk", "8m") as disk:
-        place = disk / "space"
-        place.mkdir()
-        os.chown(place, UNPRIVILEGED, UNPRIVILEGED)
-        bench18.execute(f"CREATE TABLESPACE {space} LOCATION '{place}'")
+    with small_tablespace(bench18, folder) as space:
         index = f"CREATE INDEX CONCURRENTLY i ON big (y) TABLESPACE {space}"
         bench18.write(
             {
@@ -77,7 +79,6 @@ def test_full_tablespace_outside_of_transactions(bench18: Bench, folder: Path) -
         bench18.execute("DELETE FROM big WHERE x > 100")
         assert [entry["version"] for entry in bench18.run(resume=True)["applied"]] == ["0002"]
         bench18.execute("DROP TABLE big")
-        bench18.execute(f"DROP TABLESPACE {space}")
 
 
 def test_full_disk_of_the_whole_server(module: ModuleRunner, folder: Path, tmp_path: Path) -> None:

@@ -68,9 +68,7 @@ def held(postgres16: PostgresServer) -> Iterator[Held]:
     folder = Path(tempfile.mkdtemp(prefix="gw-progress-", dir="/tmp"))
     folder.chmod(0o755)
     name = folder.name.replace("-", "_")
-    postgres16.create_database(name)
-    with postgres16.connect(name) as connection:
-        connection.execute(ROWS)
+    postgres16.create_database(name, ROWS)
     (folder / "bin").mkdir()
     for program in ("psql", "pg_dumpall", "pg_restore"):
         (folder / "bin" / program).symlink_to(postgres16.bindir / program)

@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
 from pathlib import Path
+
+from support.postgres_container import docker
 
 BASE = "python:3.11-slim"
 INSTALL = "pip install --no-cache-dir alembic==1.20.1 SQLAlchemy==2.1.9 psycopg==3.3.9 psycopg-binary==3.3.9"
@@ -22,19 +23,12 @@ COPY . .
 """
 
 
-def docker(*arguments: str, check: bool = True, stdin: str = "") -> str:
-    """Run docker and return what it printed."""
-    done = subprocess.run(["docker", *arguments], input=stdin, capture_output=True, text=True, check=False)
-    assert not check or done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
 def alembic_image() -> str:
     """An image with Alembic and a driver; its tag comes from its Dockerfile and the image below it."""
     below = docker("image", "inspect", "--format", "{{.Id}}", BASE)
     name = f"groundwork-test/alembic:{hashlib.sha256((_DOCKERFILE + below).encode()).hexdigest()[:16]}"
     if not docker("image", "ls", "--quiet", name):
-        docker("build", "--network", "host", "--tag", name, "-", stdin=_DOCKERFILE)
+        docker("build", "--network", "host", "--tag", name, "-", stdin=_DOCKERFILE.encode())
     return name
 
 

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ import psycopg
 
 from support.modules import ModuleRunner
 from support.postgres import PostgresServer
+from support.processes import wait_for
 
 INI = """
 [alembic]
@@ -197,10 +197,7 @@ class Project:
         return sorted(row[0] for row in self.query(f"SELECT version_num FROM {table}"))
 
     def wait(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 60
-        while not condition():
-            assert time.monotonic() < deadline, "the condition never came true"
-            time.sleep(0.05)
+        wait_for(condition, "the condition never came true", seconds=60, every=0.05)
 
 
 def names(entries: list[Mapping[str, str]]) -> list[str]:

@@ -8,13 +8,14 @@ import copy
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.groundwork.backend.plugins.module_utils._artifact import read_entry
 from ansible_collections.groundwork.backend.plugins.module_utils._manifest import read_manifest, write_manifest
 from support.modules import ModuleRunner
+from support.postgres import PostgresServer
 
 STACK = "test"
 NAME = "shop"
@@ -41,6 +42,16 @@ class Sets:
             change(component, dest)
         return Path(self._run(action="commit", id=begun["id"], components=[component])["path"])
 
+    def dump(
+        self,
+        server: PostgresServer,
+        database: str,
+        change: Callable[[dict[str, Any], Path], None] | None = None,
+        **more: Any,
+    ) -> Path:
+        """The same of a database on a server of this machine, with its own client programs and more options."""
+        return self.make({**server.local(database), **more}, change)
+
     def _run(self, **options: Any) -> dict[str, Any]:
         result = self.module("backup_set", {"path": str(self.folder), "stack": STACK, **options})
         assert result.get("changed") is True, result
@@ -66,14 +77,7 @@ def retold(set_path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     (component,) = manifest.components
     fields = copy.deepcopy(component.to_dict())
     change(fields)
-    told = {**manifest.to_dict(), "components": [fields]}
-    changed = type(manifest)(
-        **{
-            **{name: getattr(manifest, name) for name in manifest.__dataclass_fields__},
-            "components": (type(component).from_dict(told["components"][0]),),
-        }
-    )
-    write_manifest(set_path, changed)
+    write_manifest(set_path, replace(manifest, components=(type(component).from_dict(fields),)))
 
 
 def measured(set_path: Path) -> None:

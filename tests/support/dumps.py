@@ -4,18 +4,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from psycopg import Connection, sql
 
 from support.postgres import PostgresServer
+from support.processes import programs, wait_for
 
 # Bytes that gzip hardly shrinks and works on for a while, so that a test can step in.
 BULK = """
@@ -26,7 +24,7 @@ FROM generate_series(1, 6000) AS i, generate_series(1, 150) AS j GROUP BY i
 
 def backup_options(server: PostgresServer, database: str, dest: Path, **more: Any) -> dict[str, Any]:
     """The options of pg_backup for a server of this machine, with its own client programs."""
-    return {**server.login(database), "bin_dir": str(server.bindir), "dest": str(dest), **more}
+    return {**server.local(database), "dest": str(dest), **more}
 
 
 def counts(connection: Connection) -> dict[str, int]:
@@ -44,41 +42,15 @@ def counts(connection: Connection) -> dict[str, int]:
     return found
 
 
-def programs(name: str, marker: str) -> list[int]:
-    """Pids of the processes of that program with *marker* in one of their arguments."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            if Path(words[0]).name == name and any(marker in word for word in words[1:]):
-                found.append(int(entry.name))
-    return found
-
-
 def freeze_directory_dump(module: subprocess.Popen[str], dest: Path) -> list[int]:
     """Wait until data of a dump in format directory is written into *dest*; pids of its stopped (SIGSTOP) processes."""
 
     def written() -> bool:
         return any(path.stat().st_size > 1 << 18 for path in dest.glob(".database.dir.*.partial/*.dat*"))
 
-    wait_for(lambda: written() or module.poll() is not None, "no data")
+    wait_for(lambda: written() or module.poll() is not None, "no data", every=0.005)
     pids = programs("pg_dump", str(dest))
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     assert len(pids) > 1, f"the dump was over: {module.communicate()}"
     return pids
-
-
-def resume(pids: list[int]) -> None:
-    """Let stopped processes go on, those that still live."""
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
-
-
-def wait_for(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
-    """Wait until *condition* holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.005)

@@ -11,8 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from support.alembic_image import docker
 from support.git_repository import git
+from support.postgres_container import docker
 
 BASE = "python:3.11-slim"
 _DOCKERFILE = f"""
@@ -40,7 +40,7 @@ class GitServer:
     @classmethod
     def start(cls, folder: Path, public_key: str, *repositories: Path) -> GitServer:
         """Serve copies of *repositories* (as NAME.git) to the owner of a key; *folder* is for what is handed over."""
-        docker("build", "--network", "host", "--tag", _IMAGE, "-", stdin=_DOCKERFILE)
+        docker("build", "--network", "host", "--tag", _IMAGE, "-", stdin=_DOCKERFILE.encode())
         (folder / "repositories").mkdir(parents=True)
         for path in repositories:
             git(

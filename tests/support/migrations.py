@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import psycopg
 
 from support.modules import ModuleRunner
 from support.postgres import PostgresServer
+from support.processes import wait_for
 
 
 @dataclass
@@ -53,7 +53,4 @@ class Bench:
         return self.query(f"SELECT to_regclass('{relation}') IS NOT NULL") == [(True,)]
 
     def wait(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 20
-        while not condition():
-            assert time.monotonic() < deadline, "the condition never came true"
-            time.sleep(0.05)
+        wait_for(condition, "the condition never came true", seconds=20, every=0.05)

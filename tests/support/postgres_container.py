@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import pytest
 
 from support.certificates import Authority
 from support.postgres import PostgresServer
+from support.processes import wait_for
 
 CERTIFIED = "certified"  # a role that logs in with its certificate only
 SERVER_NAME = "db.example"
@@ -33,11 +35,11 @@ _START = (
 )
 
 
-def docker(*arguments: str, check: bool = True) -> str:
+def docker(*arguments: str, check: bool = True, stdin: bytes = b"") -> str:
     """Run docker; its output."""
-    done = subprocess.run(["docker", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    assert not check or done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    done = subprocess.run(["docker", *arguments], input=stdin, capture_output=True, check=False)
+    assert not check or done.returncode == 0, done.stderr.decode(errors="replace")
+    return done.stdout.decode(errors="replace").strip()
 
 
 def need_image(root: Path, image: str) -> None:
@@ -50,6 +52,35 @@ def need_image(root: Path, image: str) -> None:
         )
         if up.returncode != 0:
             pytest.skip(f"needs the test bed with {image}: {up.stderr[-300:]}")
+
+
+def psql(container: str, statement: str, database: str = "app") -> str:
+    """What psql in the container prints; nothing when it fails."""
+    return docker("exec", container, "psql", "-XAtq", "-U", "postgres", "-d", database, "-c", statement, check=False)
+
+
+@contextlib.contextmanager
+def isolated_server(root: Path, image: str, name: str, password: str, *options: str) -> Iterator[str]:
+    """A server in a container of this name that has no network, with an empty database app.
+
+    options: more options of docker run.
+    """
+    need_image(root, image)
+    try:
+        docker(
+            "run", "--detach", "--name", name, "--network", "none", "--env", f"POSTGRES_PASSWORD={password}",
+            "--env", "POSTGRES_DB=app", *options, image,
+        )  # fmt: skip
+        # The image's own first start answers on the socket, too: process 1 is postgres only after it.
+        wait_for(
+            lambda: "postgres" in docker("exec", name, "cat", "/proc/1/comm", check=False) and psql(name, "SELECT 1"),
+            lambda: docker("logs", name),
+            seconds=90,
+            every=0.2,
+        )
+        yield name
+    finally:
+        docker("rm", "--force", "--volumes", name, check=False)
 
 
 @dataclass

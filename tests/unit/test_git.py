@@ -8,13 +8,13 @@ import signal
 import socket
 import stat
 import threading
-from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from support.git_repository import add_submodule, allow_folders, commit, git, private_key, repository
 from support.modules import ModuleRunner
+from support.processes import command_lines
 
 from ansible_collections.groundwork.backend.plugins.module_utils._deploy_key import deploy_key_environment
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import CommandError, InputError, StateError
@@ -327,12 +327,9 @@ def test_the_key_is_private_while_git_runs_and_gone_after_a_signal(
             assert path.read_text() == key
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
             assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-            commands = []
-            for entry in Path("/proc").glob("[0-9]*/cmdline"):
-                with suppress(OSError):  # processes end meanwhile
-                    commands.append(entry.read_bytes())
-            assert any(str(path).encode() in command for command in commands)
-            assert not any(key.splitlines()[1].encode() in command for command in commands)
+            commands = command_lines().values()
+            assert any(str(path) in command for command in commands)
+            assert not any(key.splitlines()[1] in command for command in commands)
             process.send_signal(signal.SIGTERM)
             out, err = process.communicate(timeout=60)
     assert not list(temporary.iterdir()), out + err

@@ -21,7 +21,8 @@ from ansible_collections.groundwork.backend.plugins.module_utils import _module
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "ansible_collections.groundwork.backend.plugins"
 MODULES = sorted(path.stem for path in ROOT.glob("plugins/modules/*.py") if path.stem != "__init__")
-FRAGMENTS = sorted(path.stem for path in ROOT.glob("plugins/doc_fragments/*.py") if path.stem != "__init__")
+NO_OPTIONS = {"__init__", "_attributes"}
+FRAGMENTS = sorted(path.stem for path in ROOT.glob("plugins/doc_fragments/*.py") if path.stem not in NO_OPTIONS)
 AUTHOR = "groundwork.backend contributors (@groundwork-backend)"
 CONSTRAINTS = {"mutually_exclusive", "required_together", "required_one_of", "required_if", "required_by"}
 SECRET = re.compile(r"pass(word|wd|phrase)?$|secret|token|bearer|credential|(private|api|access)_?key", re.IGNORECASE)
