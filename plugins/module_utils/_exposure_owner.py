@@ -81,6 +81,7 @@ def read_container(found: Mapping[str, Any]) -> Container:
         (key.rpartition("/")[2], address, int(binding["HostPort"]))
         for key, bindings in (settings.get("Ports") or {}).items()
         for binding in bindings or ()
+        if binding["HostPort"]
         for address in ([binding["HostIp"]] if binding["HostIp"] else EVERYWHERE.values())
     }
     return Container(
