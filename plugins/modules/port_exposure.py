@@ -102,7 +102,7 @@ exposed:
       description: V(tcp) or V(udp).
       type: str
     family:
-      description: V(ipv4) or V(ipv6). A socket that takes both is told twice.
+      description: V(ipv4) or V(ipv6). A socket that takes both is told twice, whichever addresses the host has now.
       type: str
     address:
       description: The address of the host, V(0.0.0.0) or V(::) for all of them; for a rule it may be a network.
