@@ -35,6 +35,8 @@ _SECONDS = 60.0
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
 _PROGRAMS = {"ipv4": "iptables", "ipv6": "ip6tables"}
+# Somebody put rules of nftables between those of iptables, which then tells nothing of the table.
+_MIXED = re.compile(r"Table `nat' is incompatible")
 _NFT = ("nft", "--json", "--terse", "list", "ruleset")
 
 
@@ -76,6 +78,7 @@ def survey() -> Survey:
 def _forwards() -> tuple[list[Forward], list[str]]:
     found: list[Forward] = []
     unread: list[str] = []
+    mixed = False
     for family, program in _PROGRAMS.items():
         # Rules of both kinds can be in force at once, whichever of them the plain name stands for. No table is named:
         # the old kind would make it.
@@ -83,8 +86,12 @@ def _forwards() -> tuple[list[Forward], list[str]]:
         if told == [None, None]:
             told = [_rules((f"{program}-save",), unread)]
         found += [forward for one in told if one for forward in from_iptables(one.stdout, family)]
-    if told_by_nft := _rules(_NFT, unread):
-        found += from_nft(told_by_nft.stdout)
+        mixed = mixed or any(one is not None and bool(_MIXED.search(one.stdout + one.stderr)) for one in told)
+    by_nft = _rules(_NFT, unread)
+    if by_nft:
+        found += from_nft(by_nft.stdout, iptables=mixed)
+    elif mixed:
+        unread.append("iptables-nft-save: rules of nftables are in its table nat, and there is no nft to tell them")
     return found, unread
 
 
@@ -94,10 +101,8 @@ def _rules(argv: tuple[str, ...], unread: list[str]) -> Completed | None:
         done = run(argv, env={"PATH": _PATH}, timeout=_SECONDS, check=False)
     except DependencyError:
         return None
-    if done.rc == 0 and not re.search(r"Table `nat' is incompatible", done.stdout + done.stderr):
-        return done
-    why = last_lines(done.stderr, 1) or f"it ended with {done.rc}"
-    unread.append(f"{argv[0]}: {why}")
+    if done.rc != 0:
+        unread.append(f"{argv[0]}: {last_lines(done.stderr, 1) or f'it ended with {done.rc}'}")
     return done
 
 

@@ -22,9 +22,10 @@ _FAMILIES = {"ip": "ipv4", "ip6": "ipv6"}
 _Chains = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
-def from_nft(text: str) -> list[Forward]:
-    """What `nft --json --terse list ruleset` sends elsewhere on the way in, without iptables' own rules ("xt").
+def from_nft(text: str, *, iptables: bool = False) -> list[Forward]:
+    """What `nft --json --terse list ruleset` sends elsewhere on the way in.
 
+    iptables: with the rules of iptables, of whose targets nft tells nothing but the name, and Debian 12's not that.
     Ports in named sets and maps are not told there: such a rule counts for all ports.
     """
     items: list[dict[str, Any]] = json.loads(text or "{}").get("nftables", [])
@@ -39,23 +40,29 @@ def from_nft(text: str) -> list[Forward]:
                 if (rule["family"], rule["table"]) == table and rule["chain"] not in hooked - {base["name"]}:
                     rules.setdefault(rule["chain"], []).append(rule)
             families = (_FAMILIES[base["family"]],) if base["family"] in _FAMILIES else tuple(EVERYWHERE)
-            found += _follow(rules, (base["name"],), Scope(families))
+            found += _follow(rules, (base["name"],), Scope(families), iptables)
     return found
 
 
-def _follow(chains: _Chains, path: tuple[str, ...], outer: Scope) -> Iterator[Forward]:
+def _follow(chains: _Chains, path: tuple[str, ...], outer: Scope, iptables: bool) -> Iterator[Forward]:
     for rule in chains.get(path[-1], ()):
         scope = outer
         for expression in rule["expr"]:
             kind, value = next(iter(expression.items()))
             if kind == "match" and value["op"] in ("==", "in"):
                 scope = _narrow(scope, value["left"], value["right"])
-            elif kind in ("dnat", "redirect"):
+            elif kind in ("dnat", "redirect") or (
+                iptables and expression is rule["expr"][-1] and _is_target(kind, value)
+            ):
                 told = f"a rule of nftables in chain {path[-1]} of table {rule['table']}"
                 yield from _sent(scope, kind, value or {}, told)
             for target in _targets(chains, kind, value):
                 if target not in path:
-                    yield from _follow(chains, (*path, target), scope)
+                    yield from _follow(chains, (*path, target), scope, iptables)
+
+
+def _is_target(kind: str, value: Any) -> bool:
+    return kind == "xt" and (value is None or value.get("name") in ("DNAT", "REDIRECT"))
 
 
 def _targets(chains: _Chains, kind: str, value: Any) -> Iterable[str]:

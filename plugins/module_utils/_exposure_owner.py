@@ -137,7 +137,7 @@ def _exposed(endpoint: Endpoint, listeners: Sequence[Listener], forwards: Sequen
     shown = [] if containers and engine else _distinct(processes.values())
     words += [f"{one.name} (process {one.pid}{f', {unit}' if unit else ''})" for one, unit in shown]
     if listeners and not processes and not words:
-        seen = "held by no process of this host" if known.all_seen else "its process is another user's"
+        seen = "held by no process, as the kernel's own are" if known.all_seen else "its process is another user's"
         words.append(f"{unit} ({seen})" if (unit := next(filter(None, units), "")) else f"a socket ({seen})")
     if not published:
         words += dict.fromkeys(one.rule + (f" to {one.target}" if one.target else "") for one in forwards)
@@ -174,7 +174,7 @@ def _containers(
     targets = {one.to_address for one in forwards}
     place = _place(endpoint)
     for container in known.containers:
-        if targets & container.addresses or (engine and place in container.published):
+        if targets & container.addresses or ((engine or "" in targets) and place in container.published):
             yield container
     groups = [one.cgroup for one in listeners]
     groups += [process.cgroup for one in listeners for process in known.holders.get(one.inode, ())]

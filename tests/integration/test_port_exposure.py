@@ -78,6 +78,14 @@ ip -n outside addr add fd00:99::2/64 dev eth0 nodad
 ip -n outside link set eth0 up
 """
 
+# Rules by hand, of both kinds, that send a port to another one.
+_RULES = """
+nft add table ip gwown
+nft 'add chain ip gwown pre { type nat hook prerouting priority dstnat; }'
+nft add rule ip gwown pre tcp dport 9201 redirect to :9001
+iptables -t nat -A PREROUTING -p tcp --dport 9202 -j REDIRECT --to-ports 9001
+"""
+
 SOCKETS = (
     "tcp/0.0.0.0/9001", "tcp/*/9002", "tcp/127.0.0.1/9003", f"tcp/{ADDRESSES['ipv4']}/9004", "udp/0.0.0.0/9005",
     "udp/127.0.0.1/9006", "tcp/::/9007", "tcp/::1/9008",
@@ -92,13 +100,15 @@ CONTAINERS = {
     "shared": ("tcp/0.0.0.0/9105", "--network host"),
 }  # fmt: skip
 _UDP = (9005, 9006, 9103)
-PORTS = [("udp" if port in _UDP else "tcp", port) for port in (*range(9001, 9010), *range(9101, 9106))]
+PORTS = [("udp" if port in _UDP else "tcp", port) for port in (*range(9001, 9010), *range(9101, 9106), 9201, 9202)]
 
 _CLEAN = f"""
 docker rm --force {" ".join(CONTAINERS)} >/dev/null 2>&1 || true
 systemctl stop gw-listen gw-lazy.socket gw-lazy.service >/dev/null 2>&1 || true
 rm -f /etc/systemd/system/gw-lazy.*
 ip netns del outside 2>/dev/null || true
+nft delete table ip gwown 2>/dev/null || true
+iptables -t nat -D PREROUTING -p tcp --dport 9202 -j REDIRECT --to-ports 9001 2>/dev/null || true
 sysctl -qw net.ipv6.conf.all.disable_ipv6=1
 """
 
@@ -117,7 +127,7 @@ def host(app_host: DockerHost) -> Iterator[DockerHost]:
         for name, (listens, options) in CONTAINERS.items()
     ]
     listen = f"systemd-run --quiet --unit=gw-listen python3 /srv/exposure/listen.py {' '.join(SOCKETS)}"
-    app_host.sh("\n".join([_LINK, listen, *runs, "systemctl daemon-reload", "systemctl start gw-lazy.socket"]))
+    app_host.sh("\n".join([_LINK, _RULES, listen, *runs, "systemctl daemon-reload", "systemctl start gw-lazy.socket"]))
     _wait(app_host)
     yield app_host
     app_host.sh(_CLEAN)
@@ -177,7 +187,7 @@ def test_a_port_is_told_exactly_if_it_answers_outside(host: DockerHost) -> None:
     assert answered == {
         f"tcp/{four}/9001", f"tcp/{four}/9002", f"tcp/{six}/9002", f"tcp/{four}/9004", f"udp/{four}/9005",
         f"tcp/{six}/9007", f"tcp/{four}/9101", f"tcp/{six}/9101", f"udp/{four}/9103", f"udp/{six}/9103",
-        f"tcp/{four}/9105",
+        f"tcp/{four}/9105", f"tcp/{four}/9201", f"tcp/{four}/9202",
     }  # fmt: skip
     # Nothing asks the socket unit: systemd would start its service, which answers nobody.
     lazy = {f"tcp/{four}/9009", f"tcp/{six}/9009"}
@@ -205,6 +215,8 @@ def test_owners(host: DockerHost) -> None:
     main = host.sh("systemctl show --value --property=MainPID gw-listen").strip()
     assert owner[9001]["owner"] == f"python3 (process {main}, gw-listen.service)"
     assert owner[9009]["owner"] == "systemd (process 1, gw-lazy.socket)"
+    assert owner[9201]["owner"] == "a rule of nftables in chain pre of table gwown"
+    assert owner[9202]["owner"] == "a rule of iptables in chain PREROUTING"
     assert "sshd" in owner[22]["owner"]
     assert "ssh.service" in owner[22]["owner"]
     assert result["unseen"] == []

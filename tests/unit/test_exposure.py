@@ -199,6 +199,18 @@ def test_rules_by_hand_of_nftables() -> None:
     ]
 
 
+def test_a_table_in_which_rules_of_both_kinds_are_is_told_by_nft() -> None:
+    """iptables-nft-save tells nothing of it, and nft not where a rule of iptables leads to."""
+    text = recorded("own/mixed.json")
+    older = text.replace('{"xt": {"type": "target", "name": "DNAT"}}', '{"xt": null}')
+    assert older != text
+    for told in (text, older):
+        found = assemble((), from_nft(told, iptables=True), Known(containers("no_proxy")))
+        assert [one.endpoint.first for one in found] == [7202, 7203, 7204, 8090]
+        assert owners(found, 8090) == {"container plain"}
+        assert [one.endpoint.first for one in from_nft(told)] == [7202, 7203, 7204]
+
+
 def test_a_rule_by_hand_is_named_with_the_container_that_it_leads_to() -> None:
     found = assemble((), from_iptables(recorded("own/iptables.txt"), "ipv4"), Known(containers("no_proxy")))
     assert owners(found, 7001) == {"container plain and a rule of iptables in chain OWN to 172.17.0.2:80"}
@@ -218,7 +230,7 @@ def test_owners_of_sockets() -> None:
     assert owners(found, 9001) == {"web (process 8, web.service)"}
     assert owners(found, 9007) == {"systemd (process 1, gw-Stream.socket)"}
     assert owners(found, 9008) == {"sleep (process 7, ssh.service)"}
-    assert owners(found, 22) == {"ssh.service (held by no process of this host)"}
+    assert owners(found, 22) == {"ssh.service (held by no process, as the kernel's own are)"}
 
 
 def test_an_owner_that_may_not_be_seen() -> None:
