@@ -22,7 +22,12 @@ from support.rolling import Rolling, prepare
 
 PG17_IMAGE = "pgvector/pgvector:pg17"
 # One for each worker of a parallel run (tests/run.py), and for who runs tests beside it.
-HOSTS = {"integration": "198.18.0.106", "integration-two": "198.18.0.121", "integration-three": "198.18.0.122"}
+HOSTS = {
+    "integration": "198.18.0.106",
+    "integration-two": "198.18.0.121",
+    "integration-three": "198.18.0.122",
+    "integration-four": "198.18.0.142",
+}
 _names = itertools.count(1)
 
 

@@ -23,7 +23,7 @@ import pytest
 _PLAYBOOK = """
 - hosts: {name}
   gather_facts: false
-  become: true
+  become: {become}
   tasks:
     - {module}: "{{{{ arguments }}}}"
 """
@@ -152,11 +152,12 @@ class DockerHost:
         self.wait_for_engine()
 
     def start_module(
-        self, name: str, arguments: Mapping[str, Any], *, check: bool = False, diff: bool = True
+        self, name: str, arguments: Mapping[str, Any], *, check: bool = False, diff: bool = True, become: bool = True
     ) -> subprocess.Popen[str]:
         """Start a module on the host through Ansible and return the process of ansible-playbook."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
-        (folder / "play.yml").write_text(_PLAYBOOK.format(name=self.name, module=f"groundwork.backend.{name}"))
+        play = _PLAYBOOK.format(name=self.name, become=json.dumps(become), module=f"groundwork.backend.{name}")
+        (folder / "play.yml").write_text(play)
         (folder / "arguments.json").write_text(json.dumps({"arguments": arguments}))
         argv = [
             str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(self.inventory),
@@ -188,7 +189,7 @@ class DockerHost:
         return result
 
     def module(
-        self, name: str, arguments: Mapping[str, Any], *, check: bool = False, diff: bool = True
+        self, name: str, arguments: Mapping[str, Any], *, check: bool = False, diff: bool = True, become: bool = True
     ) -> dict[str, Any]:
         """Run a module on the host to its end and return its result."""
-        return self.finish(self.start_module(name, arguments, check=check, diff=diff))
+        return self.finish(self.start_module(name, arguments, check=check, diff=diff, become=become))
