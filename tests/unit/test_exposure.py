@@ -243,6 +243,7 @@ def test_dockers_proxy_is_no_owner_beside_its_container() -> None:
     web = [one for one in found if one.endpoint.first == 8081]
     assert {one.owner for one in web} == {"container shop-web-1 (Compose project shop, service web)"}
     assert [one.processes for one in web] == [[], []]
+    assert all(one.fix.startswith("publish a container's port on 127.0.0.1 only") for one in web)
     assert [one.containers[0]["service"] for one in web] == ["web", "web"]
     orphan = owners(assemble(listeners("proxy"), (), Known(holders=holders)), 8081)
     assert orphan == {"docker-proxy (process 5, docker.service)"}
