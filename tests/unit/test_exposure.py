@@ -233,6 +233,22 @@ def test_owners_of_sockets() -> None:
     assert owners(found, 22) == {"ssh.service (held by no process, as the kernel's own are)"}
 
 
+def test_dockers_proxy_is_no_owner_beside_its_container() -> None:
+    holders = {
+        one.inode: [Process(5, "docker-proxy", "/system.slice/docker.service")]
+        for one in listeners("proxy")
+        if "docker.service" in one.cgroup
+    }
+    found = assemble(listeners("proxy"), forwards("proxy"), Known(containers("proxy"), holders))
+    web = [one for one in found if one.endpoint.first == 8081]
+    assert {one.owner for one in web} == {"container shop-web-1 (Compose project shop, service web)"}
+    assert [one.processes for one in web] == [[], []]
+    assert all(one.fix.startswith("publish a container's port on 127.0.0.1 only") for one in web)
+    assert [one.containers[0]["service"] for one in web] == ["web", "web"]
+    orphan = owners(assemble(listeners("proxy"), (), Known(holders=holders)), 8081)
+    assert orphan == {"docker-proxy (process 5, docker.service)"}
+
+
 def test_an_owner_that_may_not_be_seen() -> None:
     found = assemble(listeners("proxy"), (), Known(all_seen=False))
     assert owners(found, 22) == {"ssh.service (its process is another user's)"}
@@ -269,13 +285,19 @@ def test_unit_of_a_control_group(cgroup: str, unit: str) -> None:
 
 def test_what_is_allowed_and_what_is_missing() -> None:
     allowed = read_allowed(
-        [{"port": "80"}, {"port": "8000-8002"}, {"port": "8003:8005", "proto": "any"}, {"port": "53", "proto": "udp"}]
+        [
+            {"port": "80"},
+            {"port": "8000-8002"},
+            {"port": "8003:8005", "proto": "any"},
+            {"port": "53", "proto": "udp"},
+            {"port": "9000"},
+        ]
     )
     fine = [answer(80), answer(8000, 8005), answer(8004, proto="udp")]
     wrong = [answer(81), answer(80, proto="udp"), answer(8005, 8006), answer(53)]
     compared = compare([*fine, *wrong], allowed)
     assert compared.unexpected == wrong
-    assert [one.entry["port"] for one in compared.missing] == ["53"]
+    assert [one.entry["port"] for one in compared.missing] == ["53", "9000"]
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "80-70", "", "http", "-1", "80-", "1-2-3"])
