@@ -109,7 +109,6 @@ class Dumper:
             "properties": facts.properties(session),
         }
         only = self._tables(snapshot) if job.filter else None
-        found["database_bytes"] = facts.database_bytes(session, only)
         meter = self.meter_for(only)
         arguments = dump_arguments(job, snapshot, self.client)
         facts.send_counts(session, only)  # psql counts while pg_dump dumps
@@ -123,6 +122,7 @@ class Dumper:
             session.require_alive()  # a failed count ends the snapshot: then that is the reason
             raise
         counts = dict(facts.receive_counts(session))
+        found["database_bytes"] = facts.database_bytes(session, only)
         if reader is not None:
             require_complete(reader, counts, job.database)
         if job.with_globals:

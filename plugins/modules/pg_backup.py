@@ -227,8 +227,8 @@ component:
       type: dict
     database_bytes:
       description:
-        - What was dumped takes so many bytes on the server's disk, with its indexes. Tables and indexes of other
-          tablespaces are left out.
+        - The tables that were dumped take so many bytes on the server's disk, with their indexes. What is in other
+          tablespaces is left out.
       type: int
     read_in_full:
       description: Whether the dump was read in full (O(verify)).
