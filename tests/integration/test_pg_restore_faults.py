@@ -162,6 +162,13 @@ def flip_a_bit_in_a_row(set_path: Path) -> None:
     dump_file(set_path).write_bytes(data)
 
 
+def flip_a_bit_in_the_head(set_path: Path) -> None:
+    """pg_restore itself refuses it, too, and cannot say why."""
+    data = bytearray(dump_file(set_path).read_bytes())
+    data[0] ^= 1
+    dump_file(set_path).write_bytes(data)
+
+
 def edit_the_manifest(set_path: Path) -> None:
     manifest = set_path / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"public.claims": 3000', '"public.claims": 2999'))
@@ -179,12 +186,22 @@ def make_the_format_newer(set_path: Path) -> None:
         (truncate, "is not what the backup wrote"),
         (lambda set_path: dump_file(set_path).unlink(), "No such file or directory"),
         (flip_a_bit_in_a_row, "is not what the backup wrote"),
+        (flip_a_bit_in_the_head, "is not what the backup wrote"),
         (edit_the_manifest, "The manifest is not as it was written: its checksum does not match."),
         (make_the_format_newer, "Use the version of the collection that wrote it"),
         (lambda set_path: (set_path / "manifest.json").unlink(), "manifest.json: No such file"),
         (shutil.rmtree, "is no folder of a backup set"),
     ],
-    ids=["truncated", "deleted", "flipped-bit", "edited-manifest", "newer-format", "no-manifest", "no-set"],
+    ids=[
+        "truncated",
+        "deleted",
+        "flipped-bit",
+        "flipped-head",
+        "edited-manifest",
+        "newer-format",
+        "no-manifest",
+        "no-set",
+    ],
 )
 def test_a_damaged_set_is_refused(bench: Bench, damage: Callable[[Path], None], sentence: str) -> None:
     damage(bench.set_path)
@@ -323,13 +340,12 @@ def child(module: subprocess.Popen[str], program: str) -> int:
     """Wait until this module run has started a program, stop it (SIGSTOP) and return its pid."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and module.poll() is None:
-        for entry in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError, IndexError):
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                if parent == module.pid and words[0].endswith(f"/{program}".encode()) and b"--exit-on-error" in words:
-                    os.kill(int(entry.name), signal.SIGSTOP)
-                    return int(entry.name)
+        with contextlib.suppress(OSError):  # only its own children: a look at every process lasts as long as they do
+            for pid in map(int, Path(f"/proc/{module.pid}/task/{module.pid}/children").read_text().split()):
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                if words[0].endswith(f"/{program}".encode()) and b"--exit-on-error" in words:
+                    os.kill(pid, signal.SIGSTOP)
+                    return pid
         time.sleep(0.002)
     raise AssertionError(f"{program} was not seen: {module.communicate()}")
 
