@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import os_errors
+
+_WRITEBACK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,11 @@ class ArtifactWriter:
         self.temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
         self._hash = hashlib.sha256()
         self._bytes = 0
+        self._to_disk = 0
 
     def __enter__(self) -> Self:
         with os_errors(f"create {self.temporary}"):
-            self._fd = os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            self._fd = os.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             os.fchmod(self._fd, 0o600)
         return self
 
@@ -55,7 +59,15 @@ class ArtifactWriter:
                 view = view[os.write(self._fd, view) :]
         self._hash.update(data)
         self._bytes += len(data)
+        if self._bytes - self._to_disk >= _WRITEBACK_BYTES:
+            self._start_writeback()
         return len(data)
+
+    def _start_writeback(self) -> None:
+        """Have the disk write while more comes, so that fsync at the end has little left to wait for."""
+        with suppress(OSError):  # this advice makes Linux write what is dirty, and it cannot drop that yet
+            os.posix_fadvise(self._fd, self._to_disk, self._bytes - self._to_disk, os.POSIX_FADV_DONTNEED)
+        self._to_disk = self._bytes
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -69,6 +81,15 @@ class ArtifactWriter:
         finally:
             os.close(self._fd)
             self.temporary.unlink(missing_ok=True)
+
+    def fileno(self) -> int:
+        """The descriptor of the file, to read what was written so far."""
+        return self._fd
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._bytes
 
     @property
     def entry(self) -> FileEntry:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import select
@@ -27,6 +28,8 @@ _CHUNK_BYTES = 1 << 18
 _PIPE_BYTES = 1 << 20
 # Waits are cut into pieces of this length, so that a signal that comes just before one is not left waiting, too.
 _SIGNAL_SECONDS = 1.0
+# Of a file system that cannot hand its pages to a pipe, and of a kernel or sandbox without the call.
+_NO_SPLICE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class Feed:
@@ -45,6 +48,7 @@ class Feed:
         self._sink = sink
         self._drain: threading.Thread | None = None
         self._failure: BaseException | None = None
+        self._followed = 0
 
     def __enter__(self) -> Self:
         self._stderr = tempfile.TemporaryFile()
@@ -84,6 +88,25 @@ class Feed:
                 continue
             except BrokenPipeError:
                 self._fail(self._wait(), "before the end")
+
+    def follow(self, fd: int, end: int, *, wait: bool = False) -> None:
+        """Hand it a file up to *end*, from where the last call stopped: what it takes at once, or with wait all of it.
+
+        So it reads what is in the file, and may fall behind whoever writes it.
+        """
+        while self._followed < end:
+            try:
+                count = _from_file(fd, self._input, self._followed, end - self._followed)
+            except BlockingIOError:
+                if not wait:
+                    return
+                select.select([], [self._input], [], _SIGNAL_SECONDS)
+                continue
+            except BrokenPipeError:
+                self._fail(self._wait(), "before the end")
+            if count == 0:  # somebody cut the file: the command says that its input is not complete
+                return
+            self._followed += count
 
     def end(self) -> None:
         """Say that there is no more."""
@@ -141,3 +164,14 @@ class Feed:
             fix=fix_for(told),
             cmd=list(self._argv), rc=rc, stderr=last_lines(told, 200),
         )  # fmt: skip
+
+
+def _from_file(fd: int, pipe: int, offset: int, count: int) -> int:
+    """Move bytes of a file into a pipe, without a copy where the kernel can; how many. 0 at the end of the file."""
+    try:
+        return os.splice(fd, pipe, count, offset_src=offset, flags=os.SPLICE_F_NONBLOCK)
+    except OSError as error:
+        if error.errno not in _NO_SPLICE:
+            raise
+    data = os.pread(fd, min(count, _CHUNK_BYTES), offset)
+    return os.write(pipe, data) if data else 0

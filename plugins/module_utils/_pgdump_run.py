@@ -145,17 +145,17 @@ class Dumper:
         """One file: what pg_dump prints is written, and read by the other program at the same moment."""
         job = self.job
         writer = stack.enter_context(ArtifactWriter(job.dest / job.dump_name))
-        sinks: list[ByteSink] = [writer]
         reader = PlainReader() if job.format == "plain" and job.read_in_full else None
         feed: Feed | None = None
+        beside: PlainReader | None = None
         if reader is not None and job.compression.method is None:
-            sinks.append(reader)
+            beside = reader
         elif job.read_in_full:
             argv = self.tools.argv("pg_restore", "--file=/dev/null", stdin=True)
             feed = self._feed([job.compression.method or "", "-dc"] if reader else argv, stack, reader)
-            sinks.append(feed)
-        self._run_dump(self._pg_dump(arguments), _Tee(sinks, meter), "dump", meter)
+        self._run_dump(self._pg_dump(arguments), _Tee(writer, beside, feed, meter), "dump", meter)
         if feed is not None:
+            feed.follow(writer.fileno(), writer.size, wait=True)
             feed.finish()
         return [writer.entry], reader
 
@@ -230,14 +230,19 @@ class Dumper:
 
 @dataclass(frozen=True)
 class _Tee:
-    """Hands each chunk to several, and its length to the meter."""
+    """Writes each chunk, shows it to who reads it here, lets the other program read on, and tells the meter."""
 
-    sinks: Sequence[ByteSink]
+    writer: ArtifactWriter
+    reader: PlainReader | None
+    feed: Feed | None
     meter: Meter
 
     def write(self, data: bytes) -> None:
-        for sink in self.sinks:
-            sink.write(data)
+        self.writer.write(data)
+        if self.reader is not None:
+            self.reader.write(data)
+        if self.feed is not None:
+            self.feed.follow(self.writer.fileno(), self.writer.size)
         self.meter.add(len(data))
 
 

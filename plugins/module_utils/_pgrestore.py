@@ -10,21 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.groundwork.backend.plugins.module_utils._artifact import FileEntry
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import (
     DependencyError,
-    GroundworkError,
     InputError,
     StateError,
-    os_errors,
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._manifest import (
     COMPONENTS,
@@ -44,8 +39,6 @@ _MARK = re.compile(r"(?:\A|\n)groundwork\.restore (\{[^\n]*\})\Z")
 _FIRST_FILE = {"custom": "database.dump", "directory": f"{DIRECTORY_NAME}/toc.dat", "plain": "database.sql"}
 _PLAIN_ENDINGS = {"": "none", ".gz": "gzip", ".lz4": "lz4", ".zst": "zstd"}
 _DIGITS = 8
-_CHUNK_BYTES = 1 << 20
-_SAY_EVERY_SECONDS = 0.5
 
 
 def restore_login_options() -> dict[str, Any]:
@@ -210,31 +203,6 @@ def load(set_path: Path, name: str) -> Dump:
     )
 
 
-def verify_files(dump: Dump, say: Callable[[int, int], None], workers: int) -> None:
-    """Read every file of the component and compare; say gets bytes done and in all. Raises StateError."""
-    entries = dump.component.files
-    for entry in entries:
-        path = dump.folder / entry.name
-        with os_errors(f"read {path}"):
-            size = path.lstat().st_size
-        if path.is_symlink() or not path.is_file() or size != entry.bytes:
-            raise _damaged(dump, entry, f"found {size} bytes")
-    done = [0] * len(entries)
-    with ThreadPoolExecutor(max_workers=workers) as pool:
-        pending: set[Future[None]] = {
-            pool.submit(_verify_file, dump, entry, done, number) for number, entry in enumerate(entries)
-        }
-        try:
-            while pending:
-                ended, pending = wait(pending, timeout=_SAY_EVERY_SECONDS)
-                for future in ended:
-                    future.result()
-                say(sum(done), dump.component.bytes)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
 def require_versions(dump: Dump, *, client: str, server: str, server_major: int, where: str) -> None:
     """Refuse a server older than the dump's, and a client older than the one that wrote it.
 
@@ -302,27 +270,3 @@ def _component(manifest: Manifest, name: str) -> Component:
 def _is_first(kind: str, name: str) -> bool:
     first = _FIRST_FILE[kind]
     return name.startswith(first) and (name == first or (kind == "plain" and name[len(first) :] in _PLAIN_ENDINGS))
-
-
-def _verify_file(dump: Dump, entry: FileEntry, done: list[int], number: int) -> None:
-    path = dump.folder / entry.name
-    digest = hashlib.sha256()
-    buffer = bytearray(_CHUNK_BYTES)
-    with os_errors(f"read {path}"):
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            while count := os.readv(fd, [buffer]):
-                digest.update(memoryview(buffer)[:count])
-                done[number] += count
-        finally:
-            os.close(fd)
-    if (done[number], digest.hexdigest()) != (entry.bytes, entry.sha256):
-        raise _damaged(dump, entry, f"found {done[number]} bytes with {digest.hexdigest()}")
-
-
-def _damaged(dump: Dump, entry: FileEntry, found: str) -> GroundworkError:
-    return StateError(
-        f"{dump.folder / entry.name} is not what the backup wrote: the manifest of set {dump.set_id} says "
-        f"{entry.bytes} bytes with sha256 {entry.sha256}, {found}.",
-        fix="Use another set, or another copy of this one.",
-    )

@@ -209,11 +209,10 @@ def _stage(run: Run, databases: dict[str, Database]) -> tuple[dict[str, Database
         return databases, {}
     steps = _pgrestore_stage.plan(job, run.server, databases)
     _room(run, job, databases)
-    _pgrestore_stage.verify(job)
     run.actions += steps.actions
-    after = {**databases, job.name: Database(job.name, None, job.mark(STAGED))}
     if run.context.check_mode:
-        return after, {}
+        _pgrestore_stage.verify(job)
+        return {**databases, job.name: Database(job.name, None, job.mark(STAGED))}, {}
     extensions = _pgrestore_stage.stage(job, run.server, run.major, steps)
     return run.server.databases(), extensions
 

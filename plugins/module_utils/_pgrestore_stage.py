@@ -24,12 +24,12 @@ from ansible_collections.groundwork.backend.plugins.module_utils._pgrestore impo
     Dump,
     Mark,
     Names,
-    verify_files,
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._pgrestore_check import check
 from ansible_collections.groundwork.backend.plugins.module_utils._pgrestore_load import Say, fix_for, load
 from ansible_collections.groundwork.backend.plugins.module_utils._pgrestore_roles import Missing, missing_roles
 from ansible_collections.groundwork.backend.plugins.module_utils._pgrestore_server import Database, Server, name_of
+from ansible_collections.groundwork.backend.plugins.module_utils._pgrestore_verify import Verification
 from ansible_collections.groundwork.backend.plugins.module_utils._progress import Progress
 
 _UNFINISHED = {STAGING, FAILED, REVERTED}
@@ -98,37 +98,63 @@ def plan(job: Job, server: Server, databases: Mapping[str, Database]) -> Plan:
 
 def verify(job: Job) -> None:
     """Read every file of the component. Raises StateError."""
-    verify_files(job.dump, lambda done, total: job.progress.update(done, total, step="verify"), max(2, job.jobs))
+    with _verification(job) as verification:
+        _wait_for(verification, job)
 
 
 def stage(job: Job, server: Server, major: int, steps: Plan) -> dict[str, str]:
     """Carry out a plan; the new database's extensions. When anything fails, the new database is dropped.
 
-    Raises CommandError, StateError, UnreachableError.
+    The files are verified while they are loaded; before that, when what follows cannot be taken back, or when psql
+    would run a script that nobody has checked. A damage comes before every error of the load and of the check. Raises
+    CommandError, StateError, UnreachableError.
     """
-    if steps.missing.roles:
-        server.create_roles(steps.missing.statements)
-    if steps.drop:
-        server.drop(job.name)
-    with _explained():
-        server.create(job.name, steps.properties, major)
-    try:
-        server.close(job.name, job.mark(STAGING))
-        _create_schemas(job, server)
-        load(
-            job.dump, server.tools, job.name,
-            jobs=job.jobs, temporary=job.temporary, say=_say(job.progress, job.dump.data_bytes),
-        )  # fmt: skip
-        job.progress.update(0, None, step="check")
-        extensions, told = check(job.dump, server, job.name, jobs=job.jobs, analyze=job.analyze)
+    with _verification(job) as verification:
+        if steps.drop or steps.missing.roles or job.dump.format == "plain":
+            _wait_for(verification, job)
+        if steps.missing.roles:
+            server.create_roles(steps.missing.statements)
+        if steps.drop:
+            server.drop(job.name)
         with _explained():
-            server.finish(job.name, steps.properties, job.mark(STAGED))
-    except BaseException:
-        _clean(job, server)
-        raise
+            server.create(job.name, steps.properties, major)
+        try:
+            extensions, told = _fill(job, server, verification)
+            with _explained():
+                server.finish(job.name, steps.properties, job.mark(STAGED))
+        except Exception:
+            _clean(job, server)
+            _wait_for(verification, job)
+            raise
+        except BaseException:
+            _clean(job, server)
+            raise
     for sentence in told:
         job.warn(sentence)
     return extensions
+
+
+def _fill(job: Job, server: Server, verification: Verification) -> tuple[dict[str, str], list[str]]:
+    """Load the dump into the new database and check both; its extensions, and what is worth a warning."""
+    server.close(job.name, job.mark(STAGING))
+    _create_schemas(job, server)
+    load(
+        job.dump, server.tools, job.name,
+        jobs=job.jobs, temporary=job.temporary, say=_say(job.progress, job.dump.data_bytes, verification),
+    )  # fmt: skip
+    job.progress.update(0, None, step="check")
+    found = check(job.dump, server, job.name, jobs=job.jobs, analyze=job.analyze)
+    _wait_for(verification, job)
+    return found
+
+
+def _verification(job: Job) -> Verification:
+    return Verification(job.dump, max(2, job.jobs))
+
+
+def _wait_for(verification: Verification, job: Job) -> None:
+    if not verification.complete:
+        verification.wait(lambda done, total: job.progress.update(done, total, step="verify"))
 
 
 def _require_replaceable(job: Job, server: Server, found: Database) -> None:
@@ -190,8 +216,14 @@ def _create_schemas(job: Job, server: Server) -> None:
             session.query("".join(f"CREATE SCHEMA IF NOT EXISTS {name_of(schema)};" for schema in schemas))
 
 
-def _say(progress: Progress, total: int) -> Say:
-    return lambda done, item: progress.update(min(done, total), total, step="restore", item=item)
+def _say(progress: Progress, total: int, verification: Verification) -> Say:
+    """Tells how far a restore is; raises when its files were found to be damaged meanwhile, which ends it."""
+
+    def say(done: int, item: str) -> None:
+        verification.check()
+        progress.update(min(done, total), total, step="restore", item=item)
+
+    return say
 
 
 def _clean(job: Job, server: Server) -> None:

@@ -16,6 +16,8 @@ description:
     table, the extensions and the indexes with what the backup recorded. Then the new database takes the name of the
     live one, which is kept under another name.
   - Whatever fails, the live database stays as it is and keeps serving. A run that was cut off is continued by the next.
+  - Every file of the component is compared with the manifest while it is loaded, and nothing counts before that. It is
+    compared first where an older database would be dropped, where roles are created, and for the format C(plain).
   - The new database is C(<database>_restore_<set id>), in lower case, the kept one C(<database>_before_<set id>), with
     C(_2) and so on behind it when that name is taken. A name of more than 63 bytes is cut, and gets the first 8 digits
     of the sha256 of O(database) behind the cut.

@@ -96,6 +96,13 @@ def flip_a_bit_in_a_row(set_path: Path) -> None:
     dump_file(set_path).write_bytes(data)
 
 
+def flip_a_bit_in_the_head(set_path: Path) -> None:
+    """pg_restore itself refuses it, too, and cannot say why."""
+    data = bytearray(dump_file(set_path).read_bytes())
+    data[0] ^= 1
+    dump_file(set_path).write_bytes(data)
+
+
 def edit_the_manifest(set_path: Path) -> None:
     manifest = set_path / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"public.claims": 3000', '"public.claims": 2999'))
@@ -113,12 +120,22 @@ def make_the_format_newer(set_path: Path) -> None:
         (truncate, "is not what the backup wrote"),
         (lambda set_path: dump_file(set_path).unlink(), "No such file or directory"),
         (flip_a_bit_in_a_row, "is not what the backup wrote"),
+        (flip_a_bit_in_the_head, "is not what the backup wrote"),
         (edit_the_manifest, "The manifest is not as it was written: its checksum does not match."),
         (make_the_format_newer, "Use the version of the collection that wrote it"),
         (lambda set_path: (set_path / "manifest.json").unlink(), "manifest.json: No such file"),
         (shutil.rmtree, "is no folder of a backup set"),
     ],
-    ids=["truncated", "deleted", "flipped-bit", "edited-manifest", "newer-format", "no-manifest", "no-set"],
+    ids=[
+        "truncated",
+        "deleted",
+        "flipped-bit",
+        "flipped-head",
+        "edited-manifest",
+        "newer-format",
+        "no-manifest",
+        "no-set",
+    ],
 )
 def test_a_damaged_set_is_refused(bench: Bench, damage: Callable[[Path], None], sentence: str) -> None:
     damage(bench.set_path)

@@ -70,12 +70,15 @@ def stop_child(module: subprocess.Popen[str], program: str, marker: str, *, writ
 
     def found() -> int | None:
         assert module.poll() is None, f"{program} was not seen: {module.communicate()}"
-        for pid in programs(program, marker):
-            with contextlib.suppress(OSError, IndexError):  # it ends meanwhile
-                parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-                if parent == module.pid and (not written or _written(pid) > written):
-                    os.kill(pid, signal.SIGSTOP)
-                    return pid
+        # Not a look at every process of the machine, which lasts as long as some children live.
+        for path in Path(f"/proc/{module.pid}/task").glob("*/children"):
+            with contextlib.suppress(OSError):  # they end meanwhile
+                for pid in map(int, path.read_text().split()):
+                    first, *words = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+                    right = Path(first).name == program and any(marker in word for word in words)
+                    if right and (not written or _written(pid) > written):
+                        os.kill(pid, signal.SIGSTOP)
+                        return pid
         return None
 
     pid = wait_for(found, f"{program} was not seen", every=0.002)

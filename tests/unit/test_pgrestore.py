@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,6 @@ from ansible_collections.groundwork.backend.plugins.module_utils._pgrestore impo
     mark_in,
     require_versions,
     unmarked,
-    verify_files,
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._pgrestore_check import shared
 from ansible_collections.groundwork.backend.plugins.module_utils._pgrestore_load import (
@@ -45,6 +46,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._pgrestore_serv
     settings_statements,
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._pgrestore_space import df_available
+from ansible_collections.groundwork.backend.plugins.module_utils._pgrestore_verify import Verification
 
 
 @pytest.mark.parametrize(
@@ -168,18 +170,55 @@ def written_set(folder: Path, **changes: Any) -> Path:
     return folder
 
 
+def verify(found: Dump, say: Callable[[int, int], None] = lambda done, total: None) -> None:
+    with Verification(found, 2) as verification:
+        verification.wait(say)
+
+
 def test_a_component_is_loaded_and_its_files_are_compared(tmp_path: Path) -> None:
     found = load(written_set(tmp_path), "shop")
     said: list[tuple[int, int]] = []
-    verify_files(found, lambda done, total: said.append((done, total)), 2)
+    verify(found, lambda done, total: said.append((done, total)))
     assert said[-1] == (5, 5)
     (tmp_path / "components/shop/database.dump").write_bytes(b"12346")
     with pytest.raises(StateError, match="is not what the backup wrote"):
-        verify_files(found, lambda done, total: None, 2)
+        verify(found)
     (tmp_path / "components/shop/database.dump").unlink()
     (tmp_path / "components/shop/database.dump").symlink_to("/etc/hostname")
     with pytest.raises(StateError, match="is not what the backup wrote"):
-        verify_files(found, lambda done, total: None, 2)
+        verify(found)
+
+
+def sparse(tmp_path: Path, size: int, sha256: str) -> Dump:
+    with (tmp_path / "database.dump").open("wb") as file:
+        file.truncate(size)
+    component = Component("postgres", "shop", (FileEntry("database.dump", size, sha256),), "", 1.0)
+    return dump(folder=tmp_path, component=component)
+
+
+def test_a_verification_goes_on_where_the_one_beside_the_load_stopped(tmp_path: Path) -> None:
+    size = (200 << 20) + 1
+    found = sparse(tmp_path, size, hashlib.sha256(bytes(size)).hexdigest())
+    with Verification(found, 2) as verification:
+        verification.wait(lambda done, total: None)
+        assert verification.complete
+
+
+def test_a_verification_ends_with_its_block(tmp_path: Path) -> None:
+    with Verification(sparse(tmp_path, 1 << 40, "0" * 64), 2) as verification:
+        pass
+    assert not verification.complete
+    assert not any(thread.is_alive() for thread in verification._threads)
+
+
+def test_a_damage_is_told_while_a_verification_runs_beside_something_else(tmp_path: Path) -> None:
+    with Verification(sparse(tmp_path, 5, "0" * 64), 2) as verification:
+        for thread in verification._threads:
+            thread.join()
+        with pytest.raises(StateError, match="is not what the backup wrote"):
+            verification.check()
+        with pytest.raises(StateError, match="is not what the backup wrote"):
+            verification.wait(lambda done, total: None)
 
 
 @pytest.mark.parametrize(
