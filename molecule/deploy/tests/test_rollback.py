@@ -70,7 +70,9 @@ def test_releases_and_status_show_who_deployed_what(fleet: Fleet, release: str, 
     status = playbook("status")
     assert status.rc == 0, status.output
     assert "deploy | lock" in status.words, status.output
-    assert f"deploy ok {release}" in status.words
+    last = json.loads(fleet.one.check_output("sudo tail -n 1 /srv/relay/deploy.jsonl"))
+    assert (last["result"], last["release"]) == ("ok", release), last
+    assert f"{last['step']} ok {release}" in status.words, status.output
 
 
 def test_old_releases_go_with_their_images_and_the_rest_stays(
