@@ -26,7 +26,7 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 PLUGINS = "ansible_collections.groundwork.backend.plugins"
-TYPED_PACKAGES = ("module_utils", "action", "plugin_utils", "filter")
+TYPED_PACKAGES = ("module_utils", "modules", "action", "plugin_utils", "filter")
 # A file's tests share servers and hosts, so it stays with one worker; each worker has its own of them.
 # A worker that dies ends the run: another would begin with the same test, and die, too.
 DISTRIBUTION = ("--dist", "loadfile", "--no-loadscope-reorder", "--max-worker-restart=0")

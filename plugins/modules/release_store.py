@@ -280,10 +280,10 @@ def record_deploy(context: Context, path: Path) -> dict[str, Any]:
     images = [image.name for image in project_images(params["project"]) if image.tag == release_id]
     entry = Deploy(
         number=0,
-        deploy=_first(params["deploy"], holder and holder.id),
+        deploy=_first(params["deploy"], holder.id if holder else None),
         deployed_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        by=_first(params["by"], holder and holder.user),
-        controller=_first(params["controller"], holder and holder.controller),
+        by=_first(params["by"], holder.user if holder else None),
+        controller=_first(params["controller"], holder.controller if holder else None),
         result=params["result"],
         schema_versions=params["schema_versions"],
         migrations=params["migrations"],
