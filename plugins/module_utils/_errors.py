@@ -54,10 +54,12 @@ def last_lines(text: str, count: int = 20) -> str:
 def os_errors(asked: str) -> Iterator[None]:
     """Turn an OSError inside the block into a sentence; *asked* continues "Could not …".
 
-    Raises StateError.
+    What is about a pipe, which is full or has no reader any more, is left as it is. Raises StateError.
     """
     try:
         yield
+    except (BlockingIOError, BrokenPipeError):
+        raise
     except OSError as error:
         fixes = {
             errno.ENOSPC: "Free space on that file system, then run again.",

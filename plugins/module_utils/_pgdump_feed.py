@@ -20,6 +20,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._errors import 
     CommandError,
     DependencyError,
     last_lines,
+    os_errors,
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._exec import ByteSink, piped, start
 from ansible_collections.groundwork.backend.plugins.module_utils._psql import fix_for
@@ -89,18 +90,20 @@ class Feed:
             except BrokenPipeError:
                 self._fail(self._wait(), "before the end")
 
-    def follow(self, fd: int, end: int, *, wait: bool = False) -> None:
+    def follow(self, fd: int, end: int, *, wait: Callable[[], None] | None = None) -> None:
         """Hand it a file up to *end*, from where the last call stopped: what it takes at once, or with wait all of it.
 
-        So it reads what is in the file, and may fall behind whoever writes it.
+        So it reads what is in the file, and may fall behind whoever writes it. wait is called at least once a second.
         """
         while self._followed < end:
             try:
-                count = _from_file(fd, self._input, self._followed, end - self._followed)
+                with os_errors("read what was written of the dump"):
+                    count = _from_file(fd, self._input, self._followed, end - self._followed)
             except BlockingIOError:
-                if not wait:
+                if wait is None:
                     return
                 select.select([], [self._input], [], _SIGNAL_SECONDS)
+                wait()
                 continue
             except BrokenPipeError:
                 self._fail(self._wait(), "before the end")

@@ -155,8 +155,8 @@ class Dumper:
             feed = self._feed([job.compression.method or "", "-dc"] if reader else argv, stack, reader)
         self._run_dump(self._pg_dump(arguments), _Tee(writer, beside, feed, meter), "dump", meter)
         if feed is not None:
-            feed.follow(writer.fileno(), writer.size, wait=True)
-            feed.finish()
+            feed.follow(writer.fileno(), writer.size, wait=meter.tick)
+            feed.finish(meter.tick)
         return [writer.entry], reader
 
     def _directory(self, arguments: Sequence[str], meter: Meter, stack: ExitStack) -> list[FileEntry]:

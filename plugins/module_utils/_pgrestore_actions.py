@@ -222,7 +222,7 @@ def _room(run: Run, job: _pgrestore_stage.Job, databases: Mapping[str, Database]
     if not run.context.params["check_space"]:
         return None
     found = room(job.dump, run.server, run.context.params, job.name if job.name in databases else None)
-    require_room(job.dump, job.name, found)
+    require_room(job.name, found)
     return found
 
 

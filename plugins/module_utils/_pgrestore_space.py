@@ -28,20 +28,16 @@ _HERE = {None, "", "localhost", "127.0.0.1", "::1"}
 _DF = re.compile(r"\s\d+\s+-?\d+\s+(-?\d+)\s+\S+%?\s+/[^\n]*\Z")  # POSIX: the last line, blocks of 1024 bytes
 
 
-def needed_bytes(dump: Dump) -> tuple[int, str]:
-    """How much the restored database takes, and how that is known; a set of an earlier version tells only its dump."""
-    if isinstance(dump.database_bytes, int):
-        return dump.database_bytes, "its size when it was dumped"
-    return dump.data_bytes, "the size of its dump, the only one that the set tells"
-
-
 def room(dump: Dump, server: Server, params: Mapping[str, Any], replaced: str | None) -> dict[str, Any]:
     """What the database takes (needed), what is free for it, and where (path), in bytes.
 
-    replaced: a database that goes before; its room counts as free. free and path are None when nobody can tell: the
-    server is on another machine, or does not let this role see its data directory.
+    replaced: a database that goes before; its room counts as free. needed is None when the set does not tell it (the
+    size of a dump says little), and then nothing else is asked. free and path are None when nobody can tell: the server
+    is on another machine, or does not let this role see its data directory.
     """
-    told: dict[str, Any] = {"needed": needed_bytes(dump)[0], "free": None, "path": None}
+    told: dict[str, Any] = {"needed": dump.database_bytes, "free": None, "path": None}
+    if dump.database_bytes is None:
+        return told
     with suppress(CommandError), server.session() as session:
         for line in session.query(_DIRECTORY):
             base = f"{json.loads(line)}/base"  # where the databases are; it may be a link to another file system
@@ -52,16 +48,17 @@ def room(dump: Dump, server: Server, params: Mapping[str, Any], replaced: str | 
     return told
 
 
-def require_room(dump: Dump, database: str, found: Mapping[str, Any]) -> None:
+def require_room(database: str, found: Mapping[str, Any]) -> None:
     """Refuse what plainly does not fit. Raises StateError."""
     needed, free = found["needed"], found["free"]
-    if free is None or needed <= free:
+    if needed is None or free is None or needed <= free:
         return
     raise StateError(
-        f"The restored database {database!r} takes about {size(needed)} ({needed_bytes(dump)[1]}), and in "
+        f"The restored database {database!r} takes about {size(needed)} (its size when it was dumped), and in "
         f"{found['path']} of the server {size(free)} are free.",
         fix="Free space on that file system, as by dropping what earlier restores have kept. Where the database was "
-        "bloated when it was dumped, it takes less: check_space: false restores it without asking.",
+        "bloated when it was dumped, or the file system compresses, it takes less: check_space: false restores it "
+        "without asking.",
         space=dict(found),
     )
 

@@ -107,10 +107,10 @@ options:
     description:
       - Whether to refuse a restore for which the file system of the server's data directory plainly has no room.
       - What the restored database takes is estimated by its size when it was dumped (C(database_bytes) of the
-        component, without tables of other tablespaces), and where the set does not tell it, by the size of the dump. A
-        database that was bloated takes less than that.
-      - Nothing is asked when the data directory cannot be seen, on a server of another machine, or by a role that
-        neither is a superuser nor in C(pg_read_all_settings).
+        component, without tables of other tablespaces). A database that was bloated takes less than that, and so does
+        one on a file system that compresses.
+      - Nothing is asked when the set does not tell that size, and when the data directory cannot be seen, on a server
+        of another machine, or by a role that neither is a superuser nor in C(pg_read_all_settings).
     type: bool
     default: true
   drain_seconds:
@@ -234,7 +234,7 @@ extensions:
 space:
   description:
     - Bytes that the restored database takes (C(needed)), bytes that it may take (C(free)), and where (C(path)).
-    - C(free) and C(path) are V(null) when nobody can tell; all of it is, when O(check_space) is V(false).
+    - What nobody can tell is V(null); all of it is, when O(check_space) is V(false).
   returned: when action is measure, or there is no room
   type: dict
   sample: {needed: 1288490188, free: 52613349376, path: /var/lib/postgresql/data/base}

@@ -24,7 +24,7 @@ def test_a_command_that_falls_behind_gets_the_whole_file(tmp_path: Path) -> None
         for end in (2 << 20, len(data)):
             file.write(data[file.tell() : end])
             feed.follow(file.fileno(), end)
-        feed.follow(file.fileno(), len(data), wait=True)
+        feed.follow(file.fileno(), len(data), wait=lambda: None)
         feed.finish()
     assert read.getvalue() == data
 
@@ -35,7 +35,7 @@ def test_a_file_whose_pages_cannot_go_into_a_pipe_is_copied() -> None:
     with path.open("rb") as file, Feed(["cat"], env={}, asked="read it", sink=read) as feed:
         with pytest.raises(OSError, match="Invalid argument"):
             os.splice(file.fileno(), feed._input, 1, offset_src=0)
-        feed.follow(file.fileno(), len(data), wait=True)
+        feed.follow(file.fileno(), len(data), wait=lambda: None)
         feed.finish()
     assert read.getvalue() == data
 
@@ -44,7 +44,7 @@ def test_a_file_that_got_shorter_does_not_wait_for_ever(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
     read = io.BytesIO()
     with (tmp_path / "file").open("rb") as file, Feed(["cat"], env={}, asked="read it", sink=read) as feed:
-        feed.follow(file.fileno(), 10, wait=True)
+        feed.follow(file.fileno(), 10, wait=lambda: None)
         feed.finish()
     assert read.getvalue() == b"abc"
 
@@ -56,4 +56,4 @@ def test_a_command_that_ends_early_is_an_error(tmp_path: Path) -> None:
         Feed(["sh", "-c", "exit 3"], env={}, asked="read it") as feed,
         pytest.raises(CommandError, match="Could not read it: sh ended with 3 before the end"),
     ):
-        feed.follow(file.fileno(), 3 << 20, wait=True)
+        feed.follow(file.fileno(), 3 << 20, wait=lambda: None)
