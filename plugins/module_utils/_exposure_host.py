@@ -7,17 +7,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import (
     DependencyError,
     GroundworkError,
-    last_lines,
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._exec import Completed, run
 from ansible_collections.groundwork.backend.plugins.module_utils._exposure import SS, Exposed, parse_sockets
-from ansible_collections.groundwork.backend.plugins.module_utils._exposure_nft import from_nft
+from ansible_collections.groundwork.backend.plugins.module_utils._exposure_loopback import near
 from ansible_collections.groundwork.backend.plugins.module_utils._exposure_owner import (
     Container,
     Known,
@@ -26,7 +26,15 @@ from ansible_collections.groundwork.backend.plugins.module_utils._exposure_owner
     read_container,
     read_socket_units,
 )
-from ansible_collections.groundwork.backend.plugins.module_utils._exposure_rules import Forward, from_iptables
+from ansible_collections.groundwork.backend.plugins.module_utils._exposure_read import (
+    NFT,
+    PROGRAMS,
+    Kernel,
+    Rules,
+    kinds_of,
+    read_rules,
+)
+from ansible_collections.groundwork.backend.plugins.module_utils._exposure_rules import TARGETS
 from ansible_collections.groundwork.backend.plugins.module_utils._rollout_engine import inspect_all
 
 _PROC = Path("/proc")
@@ -34,15 +42,13 @@ _SECONDS = 60.0
 # Who is not root often has no sbin on PATH: a program that is there must not pass for one that is not.
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
-_PROGRAMS = {"ipv4": "iptables", "ipv6": "ip6tables"}
-# Somebody put rules of nftables between those of iptables, which then tells nothing of the table.
-_MIXED = re.compile(r"Table `nat' is incompatible")
-_NFT = ("nft", "--json", "--terse", "list", "ruleset")
+_NFTABLES = (Path("/sys/module/nf_tables"), Path("/lib/modules", os.uname().release, "modules.builtin"))
+_LISTED = {"ip": Path("/proc/net/ip_tables_names"), "ip6": Path("/proc/net/ip6_tables_names")}
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What answers from outside, and sentences about what could not be seen.
+    """What answers from outside, and sentences about what could not be seen or what neighbours alone may reach.
 
     blind: whether ports themselves may be missing, not only words about who has them.
     """
@@ -58,52 +64,64 @@ def survey() -> Survey:
     Raises DependencyError without ss(8), CommandError when it does not tell.
     """
     listeners = parse_sockets(run(SS, timeout=_SECONDS, asked="list the sockets of this host").stdout)
-    forwards, unread = _forwards()
+    rules = _rules()
     inodes = {one.inode for one in listeners if any(endpoint.outside for endpoint in one.endpoints)}
     holders, all_seen = _holders(inodes)
     units = _socket_units() if any(process.pid == 1 for found in holders.values() for process in found) else {}
     containers, silent = _containers()
-    exposed = assemble(listeners, forwards, Known(containers, holders, units, all_seen))
-    unseen = list(silent)
-    if unread:
-        told = unread[0] if len(unread) == 1 else f"{unread[0]} (and {len(unread) - 1} more programs)"
-        unseen.insert(0, f"Rules that forward ports, as Docker's do, are not told by {told}. Run with become.")
+    exposed = assemble(listeners, rules.forwards, Known(containers, holders, units, all_seen))
+    unseen = [sentence for sentence in (rules.sentence, *silent) if sentence]
     hidden = [one for one in exposed if "socket" in one.via and not (one.processes or one.containers)]
     if hidden and not all_seen:
         ports = sorted({f"{one.endpoint.proto} {one.endpoint.first}" for one in hidden})
         unseen.append(f"The processes behind {', '.join(ports)} are not this user's: run with become to see them.")
-    return Survey(exposed, unseen, blind=bool(unread))
+    unseen += near(listeners, rules.forwards, rules.drops, localnet(_PROC))
+    return Survey(exposed, unseen, blind=bool(rules.unread))
 
 
-def _forwards() -> tuple[list[Forward], list[str]]:
-    found: list[Forward] = []
-    unread: list[str] = []
-    mixed = False
-    for family, program in _PROGRAMS.items():
-        # Rules of both kinds can be in force at once, whichever of them the plain name stands for. No table is named:
-        # the old kind would make it.
-        told = [_rules((f"{program}-{kind}-save",), unread) for kind in ("nft", "legacy")]
-        if told == [None, None]:
-            told = [_rules((f"{program}-save",), unread)]
-        found += [forward for one in told if one for forward in from_iptables(one.stdout, family)]
-        mixed = mixed or any(one is not None and bool(_MIXED.search(one.stdout + one.stderr)) for one in told)
-    by_nft = _rules(_NFT, unread)
-    if by_nft:
-        found += from_nft(by_nft.stdout, iptables=mixed)
-    elif mixed:
-        unread.append("iptables-nft-save: rules of nftables are in its table nat, and there is no nft to tell them")
-    return found, unread
+def _rules() -> Rules:
+    told: dict[str, Completed] = {}
+    for program in PROGRAMS.values():
+        of_nft, legacy, plain = kinds_of(program)
+        # No table is named: the old kind would make it.
+        told |= (_ask((of_nft,)) | _ask((legacy,))) or _ask((plain,))
+    told |= _ask((NFT, "--json", "--terse", "list", "ruleset"))
+    return read_rules(
+        told, Kernel(_has_nftables(), [family for family, names in _LISTED.items() if may_forward(names)])
+    )
 
 
-def _rules(argv: tuple[str, ...], unread: list[str]) -> Completed | None:
-    """What a program prints of the rules; None when it is not installed: then nobody made rules with it."""
+def _ask(argv: tuple[str, ...]) -> dict[str, Completed]:
+    """The name of a program and what it prints; nothing when it is not installed."""
     try:
-        done = run(argv, env={"PATH": _PATH}, timeout=_SECONDS, check=False)
+        return {argv[0]: run(argv, env={"PATH": _PATH}, timeout=_SECONDS, check=False)}
     except DependencyError:
-        return None
-    if done.rc != 0:
-        unread.append(f"{argv[0]}: {last_lines(done.stderr, 1) or f'it ended with {done.rc}'}")
-    return done
+        return {}
+
+
+def _has_nftables() -> bool:
+    loaded, built_in = _NFTABLES
+    return loaded.exists() or (built_in.exists() and "/nf_tables.ko" in built_in.read_text())
+
+
+def may_forward(names: Path) -> bool:
+    """Whether a file of the kernel has a table of the old iptables that sends ports elsewhere, or cannot be read."""
+    try:
+        return not TARGETS.keys().isdisjoint(names.read_text().split())
+    except FileNotFoundError:
+        return False
+    except OSError:  # root alone may read it
+        return True
+
+
+def localnet(proc: Path) -> list[str]:
+    """The interfaces on which the kernel takes packets for 127.0.0.1 from outside; "all" for every one."""
+    found = []
+    for switch in proc.glob("sys/net/ipv4/conf/*/route_localnet"):
+        with suppress(FileNotFoundError):  # the interface is gone
+            if switch.parent.name not in ("lo", "default") and switch.read_text().strip() == "1":
+                found.append(switch.parent.name)
+    return sorted(found)
 
 
 def _holders(inodes: Collection[str]) -> tuple[dict[str, list[Process]], bool]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,14 +96,18 @@ def read_container(found: Mapping[str, Any]) -> Container:
 
 
 def read_socket_units(text: str) -> dict[tuple[str, str, int], str]:
-    """(proto, address, port) -> unit, from `systemctl show --property=Id,Listen` of socket units."""
+    """(proto, address, port) -> unit, from `systemctl show --property=Id,Listen` of socket units.
+
+    The port of a virtual socket, and a path with a colon, look like a port on an address: "vsock::22".
+    """
     found = {}
     for block in text.split("\n\n"):
         unit = re.search(r"^Id=(.+)$", block, re.MULTILINE)
         for host, port, kind in _LISTEN.findall(block):
-            if unit:
+            with suppress(ValueError):
                 address = str(ipaddress.ip_address(host.strip("[]").partition("%")[0]))
-                found["tcp" if kind == "Stream" else "udp", address, int(port)] = unit[1]
+                if unit:
+                    found["tcp" if kind == "Stream" else "udp", address, int(port)] = unit[1]
     return found
 
 

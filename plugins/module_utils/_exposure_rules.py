@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: groundwork.backend contributors
-"""Ports that rules send elsewhere (DNAT, redirect), as Docker publishes them: the model, and iptables' rules. Pure.
+"""Ports that rules send elsewhere, as Docker publishes them: the model, and iptables' rules. Pure.
 
 What a rule asks for beyond protocol, port, destination and interface (a source, a rate) is left out of account, as is
 the order of rules: more may be told than answers, never less.
@@ -17,6 +17,8 @@ from ansible_collections.groundwork.backend.plugins.module_utils._exposure impor
 Ranges = tuple[tuple[int, int], ...]
 PROTOS = ("tcp", "udp")
 ALL_PORTS: Ranges = ((1, LAST_PORT),)
+# Where rules of iptables send ports elsewhere on the way in, and the targets that do.
+TARGETS = {"nat": ("DNAT", "REDIRECT", "NETMAP"), "mangle": ("TPROXY",)}
 _Rules = dict[str, list[tuple["Scope", dict[str, str]]]]
 
 
@@ -65,23 +67,24 @@ class Scope:
 
 def from_iptables(text: str, family: str) -> list[Forward]:
     """What `iptables-save` (family ipv4) or `ip6tables-save` (ipv6) sends elsewhere on the way in."""
-    table, rules = "", _Rules()
+    table, tables = "", {name: _Rules() for name in TARGETS}
     for line in text.splitlines():
         if line.startswith("*"):
             table = line[1:]
-        elif line.startswith("-A ") and table == "nat":
+        elif line.startswith("-A ") and table in tables:
             words = shlex.split(line)
-            rules.setdefault(words[1], []).append(_iptables_rule(words[2:], family))
-    return list(_follow_iptables(rules, "PREROUTING", Scope((family,))))
+            tables[table].setdefault(words[1], []).append(_iptables_rule(words[2:], family))
+    found = (_follow_iptables(rules, name, "PREROUTING", Scope((family,))) for name, rules in tables.items())
+    return [forward for one in found for forward in one]
 
 
 def _iptables_rule(words: Sequence[str], family: str) -> tuple[Scope, dict[str, str]]:
     scope, action = Scope((family,)), {}
     rest, negated = iter(words), False
     for word in rest:
-        if word in ("-d", "-i", "-p", "--dport", "--dports", "--comment", "-j", "-g", "--to-destination"):
+        if word in ("-d", "-i", "-p", "--dport", "--dports", "--comment", "-j", "-g", "--to-destination", "--to"):
             value = next(rest, "")
-            if word in ("-j", "-g", "--to-destination"):
+            if word in ("-j", "-g", "--to-destination", "--to"):
                 action[word] = value
             elif not negated:
                 scope = _narrow_iptables(scope, word, value)
@@ -102,16 +105,17 @@ def _narrow_iptables(scope: Scope, option: str, value: str) -> Scope:
     return scope
 
 
-def _follow_iptables(rules: _Rules, chain: str, outer: Scope) -> Iterator[Forward]:
+def _follow_iptables(rules: _Rules, table: str, chain: str, outer: Scope) -> Iterator[Forward]:
     for own, action in rules.get(chain, ()):
         scope = own.inside(outer)
         target = action.get("-j") or action.get("-g") or ""
-        if target in ("DNAT", "REDIRECT"):
-            address, port = _split(action.get("--to-destination", ""))
+        if target in TARGETS[table]:
+            # A match of strings has an option --to, too.
+            address, port = _split(action.get("--to" if target == "NETMAP" else "--to-destination", ""))
             told = f"a rule of {'iptables' if 'ipv4' in scope.families else 'ip6tables'} in chain {chain}"
             yield from (Forward(endpoint, told, address, port) for endpoint in scope.endpoints())
         elif target in rules:
-            yield from _follow_iptables(rules, target, scope)
+            yield from _follow_iptables(rules, table, target, scope)
 
 
 def _split(destination: str) -> tuple[str, str]:

@@ -22,10 +22,17 @@ description:
   - A UDP socket counts when it takes packets from anybody, as that of a DHCP client does on port 68 or 546.
   - What one address of the host answers on counts even if it is one of a bridge of Docker, because neighbours in the
     same network can send packets for it here.
-  - Not seen are other protocols than TCP and UDP, sockets in other network namespaces that no rule leads to, IPVS, and
-    a container's own address, to which a neighbour may send packets by way of this host.
+  - A port on 127.0.0.1 is not told. Neighbours in the same network reach it all the same, by frames that they send for
+    127.0.0.1, where a rule sends it on, as an engine of Docker before 28 makes one, or where the kernel's setting
+    C(route_localnet) is 1, unless such packets are dropped before. RV(unseen) names these ports, and the task does not
+    fail.
+  - Not seen are other protocols than TCP and UDP, sockets in other network namespaces that no rule leads to, IPVS, what
+    programs of BPF send elsewhere, and a container's own address, to which a neighbour may send packets by way of this
+    host.
 requirements:
   - C(ss) of the package iproute2 on the managed host.
+  - C(nft) of the package nftables, if the kernel has nftables, as it does with today's iptables; and the programs of
+    the old iptables, if the kernel has tables of that kind.
   - Root, to read the rules and to name the processes of every user.
 attributes:
   check_mode:
@@ -66,8 +73,8 @@ options:
         default: ""
   fail:
     description:
-      - Whether to fail when something answers that is not in O(allowed), or when the rules cannot be read, so that such
-        a port may have stayed unseen.
+      - Whether to fail when something answers that is not in O(allowed), or when not all of the rules can be read, so
+        that such a port may have stayed unseen.
     type: bool
     default: true
 """
@@ -153,7 +160,9 @@ missing:
   type: list
   elements: dict
 unseen:
-  description: Sentences about what could not be seen, such as the owners of sockets without root.
+  description:
+    - Sentences about what could not be seen, such as the owners of sockets without root, and about ports on 127.0.0.1
+      that neighbours may reach.
   returned: always
   type: list
   elements: str

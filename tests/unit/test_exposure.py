@@ -4,7 +4,8 @@
 
 recorded/exposure: "proxy" with Docker's proxy and "no_proxy" without it, the same containers in both, IPv6 in one of
 their networks; "own" has rules by hand. The ports from 9001 on are sockets of a service gw-listen on all addresses,
-one, loopback and the like, and of two socket units.
+one, loopback and the like, and of two socket units. sshd-vsock.socket, which systemd makes by itself in a virtual
+machine, was put into socket_units.txt by hand.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError
+from ansible_collections.groundwork.backend.plugins.module_utils._exec import Completed
 from ansible_collections.groundwork.backend.plugins.module_utils._exposure import (
     Endpoint,
     Exposed,
@@ -25,7 +27,13 @@ from ansible_collections.groundwork.backend.plugins.module_utils._exposure impor
     parse_sockets,
     read_allowed,
 )
-from ansible_collections.groundwork.backend.plugins.module_utils._exposure_nft import from_nft
+from ansible_collections.groundwork.backend.plugins.module_utils._exposure_host import localnet, may_forward
+from ansible_collections.groundwork.backend.plugins.module_utils._exposure_loopback import (
+    drops_of_iptables,
+    drops_of_nft,
+    near,
+)
+from ansible_collections.groundwork.backend.plugins.module_utils._exposure_nft import from_nft, read_nft
 from ansible_collections.groundwork.backend.plugins.module_utils._exposure_owner import (
     Container,
     Known,
@@ -35,6 +43,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._exposure_owner
     read_socket_units,
     unit_of,
 )
+from ansible_collections.groundwork.backend.plugins.module_utils._exposure_read import Kernel, Rules, read_rules
 from ansible_collections.groundwork.backend.plugins.module_utils._exposure_rules import Forward, from_iptables
 
 RECORDED = Path(__file__).parent / "recorded" / "exposure"
@@ -176,7 +185,7 @@ def test_rules_by_hand_of_nftables() -> None:
             one.endpoint.address,
             one.target,
         )
-        for one in from_nft(recorded("own/nft.json"))
+        for one in from_nft(read_nft(recorded("own/nft.json")))
         if one.endpoint.outside
     ]
     web, every = "172.17.0.2:80", (1, 65535)
@@ -205,10 +214,294 @@ def test_a_table_in_which_rules_of_both_kinds_are_is_told_by_nft() -> None:
     older = text.replace('{"xt": {"type": "target", "name": "DNAT"}}', '{"xt": null}')
     assert older != text
     for told in (text, older):
-        found = assemble((), from_nft(told, iptables=True), Known(containers("no_proxy")))
+        found = assemble((), from_nft(read_nft(told), [("ip", "nat")]), Known(containers("no_proxy")))
         assert [one.endpoint.first for one in found] == [7202, 7203, 7204, 8090]
         assert owners(found, 8090) == {"container plain"}
-        assert [one.endpoint.first for one in from_nft(told)] == [7202, 7203, 7204]
+        assert [one.endpoint.first for one in from_nft(read_nft(told))] == [7202, 7203, 7204]
+
+
+Json = dict[str, Any]
+TO_WEB: Json = {"dnat": {"family": "ip", "addr": "172.17.0.2", "port": 80}}
+TH_DPORT: Json = {"payload": {"protocol": "th", "field": "dport"}}
+TCP_DPORT: Json = {"payload": {"protocol": "tcp", "field": "dport"}}
+INNER_DPORT: Json = {"payload": {"tunnel": "vxlan", "protocol": "tcp", "field": "dport"}}
+L4PROTO: Json = {"meta": {"key": "l4proto"}}
+BOTH = {"tcp", "udp"}
+
+
+def match(left: Json, right: Any, op: str = "==") -> Json:
+    return {"match": {"op": op, "left": left, "right": right}}
+
+
+def ruleset(*expressions: Json, family: str = "inet", kind: str = "nat", prio: int = -100) -> list[Json]:
+    """A rule in a base chain of prerouting, as nft prints it (tests/py of its sources have each of these forms)."""
+    of = {"family": family, "table": "t"}
+    chain = {**of, "name": "pre", "type": kind, "hook": "prerouting", "prio": prio, "policy": "accept"}
+    return [{"chain": chain}, {"rule": {**of, "chain": "pre", "handle": 2, "expr": list(expressions)}}]
+
+
+def places(found: list[Forward]) -> set[tuple[str, str, int]]:
+    return {(one.endpoint.family, one.endpoint.proto, one.endpoint.first) for one in found}
+
+
+@pytest.mark.parametrize(
+    ("key", "right", "families"),
+    [
+        ("protocol", "ip", {"ipv4"}),
+        ("protocol", 0x86DD, {"ipv6"}),
+        ("protocol", {"set": ["ip", "ip6"]}, {"ipv4", "ipv6"}),
+        ("protocol", "arp", set()),
+        ("nfproto", "ipv6", {"ipv6"}),
+        ("nfproto", 2, {"ipv4"}),
+        ("nfproto", {"set": ["ipv4", "ipv6"]}, {"ipv4", "ipv6"}),
+        ("nfproto", "@families", {"ipv4", "ipv6"}),
+    ],
+)
+def test_a_rule_of_nftables_for_a_family(key: str, right: Any, families: set[str]) -> None:
+    found = from_nft(ruleset(match({"meta": {"key": key}}, right), match(TCP_DPORT, 8080), {"redirect": {"port": 80}}))
+    assert places(found) == {(family, "tcp", 8080) for family in families}
+
+
+@pytest.mark.parametrize(
+    ("right", "protos"),
+    [
+        ("tcp", {"tcp"}),
+        (6, {"tcp"}),
+        (17, {"udp"}),
+        ({"set": [6, "udp"]}, BOTH),
+        ("sctp", set()),
+        ({"set": ["udp", 132]}, {"udp"}),
+        ("@protos", BOTH),
+        ({"range": ["tcp", "udp"]}, BOTH),
+        ({"set": [{"range": ["tcp", "udp"]}]}, BOTH),
+        ({"elem": {"val": "tcp", "comment": "web"}}, BOTH),
+        ({"set": [{"elem": {"val": "tcp", "comment": "web"}}, "udp"]}, BOTH),
+    ],
+)
+@pytest.mark.parametrize("left", [L4PROTO, {"payload": {"protocol": "ip", "field": "protocol"}}])
+def test_a_rule_of_nftables_for_protocols(left: Json, right: Any, protos: set[str]) -> None:
+    """What is not told in full counts for every protocol."""
+    found = from_nft(ruleset(match(left, right), match(TH_DPORT, 8080), {"redirect": {"port": 80}}, family="ip"))
+    assert places(found) == {("ipv4", proto, 8080) for proto in protos}
+
+
+def test_a_map_of_nftables_that_is_not_told_counts_for_every_protocol() -> None:
+    way = {"dnat": {"family": "ip", "addr": {"map": {"key": L4PROTO, "data": "@way"}}}}
+    assert places(from_nft(ruleset(match(TH_DPORT, 8080), way))) == {("ipv4", proto, 8080) for proto in BOTH}
+
+
+def test_a_port_inside_of_a_tunnel_and_a_set_of_interfaces_narrow_nothing() -> None:
+    for matched in (match(INNER_DPORT, 8080), match({"meta": {"key": "iifname"}}, "@inside")):
+        found = from_nft(ruleset(match(L4PROTO, "udp"), matched, TO_WEB))
+        assert places(found) == {("ipv4", "udp", 1)}
+        assert {one.endpoint.interface for one in found} == {""}
+
+
+def test_many_chains_with_named_maps_are_each_followed_once() -> None:
+    """Each may lead to each: by way of every path there would be 14! of them."""
+    key = {"meta": {"key": "iifname"}}
+    items = ruleset({"vmap": {"key": key, "data": "@zones"}})
+    for number in range(14):
+        rule = items[1]["rule"]
+        items.append({"rule": {**rule, "chain": f"zone{number}"}})
+        port = match(TCP_DPORT, 9000 + number)
+        items.append({"rule": {**rule, "chain": f"zone{number}", "expr": [port, {"redirect": None}]}})
+    ports = {port for _, _, port in places(from_nft(items))}
+    assert ports == set(range(9000, 9014))
+
+
+def test_transparent_proxies_of_nftables() -> None:
+    proxy = {"tproxy": {"family": "ip", "addr": "127.0.0.1", "port": 12345}}
+    found = from_nft(ruleset(match(TCP_DPORT, 443), proxy, kind="filter", prio=-150))
+    assert places(found) == {("ipv4", "tcp", 443)}
+    assert {one.target for one in found} == {"127.0.0.1:12345"}
+    assert from_nft(ruleset(match(TCP_DPORT, 443), {"accept": None}, kind="filter", prio=-150)) == []
+
+
+def test_whole_networks_and_transparent_proxies_of_iptables() -> None:
+    found = from_iptables(
+        "*mangle\n-A PREROUTING -p tcp -m tcp --dport 443 -j DIVERT\n"
+        "-A DIVERT -j TPROXY --on-port 12345 --on-ip 127.0.0.1 --tproxy-mark 0x1/0x1\n"
+        "-A DIVERT -j MARK --set-xmark 0x1/0xffffffff\nCOMMIT\n"
+        "*nat\n-A PREROUTING -d 198.18.1.0/24 -j NETMAP --to 172.17.1.0/24\n"
+        '-A PREROUTING -p udp -m udp --dport 53 -m string --string "x" --algo bm --to 100 -j REDIRECT --to-ports 54\n'
+        "-A DIVERT -j REDIRECT\nCOMMIT\n",
+        "ipv4",
+    )
+    told = [(one.endpoint.proto, one.endpoint.first, one.endpoint.address, one.target) for one in found]
+    assert told == [
+        ("tcp", 1, "198.18.1.0/24", "172.17.1.0/24"),
+        ("udp", 1, "198.18.1.0/24", "172.17.1.0/24"),
+        ("udp", 53, FOUR, ""),
+        ("tcp", 443, FOUR, ""),
+    ]
+
+
+def said(**printed: str) -> dict[str, Completed]:
+    """What programs printed: those of iptables by "nft", "legacy" and "plain", for IPv4, and nft by "nftables"."""
+    names = {"nft": "iptables-nft-save", "legacy": "iptables-legacy-save", "plain": "iptables-save", "nftables": "nft"}
+    return {names[kind]: Completed((names[kind],), 0, text, "") for kind, text in printed.items()}
+
+
+def ports_of(rules: Rules) -> set[int]:
+    return {one.endpoint.first for one in rules.forwards if one.endpoint.outside}
+
+
+OF_NFT = "# Generated by iptables-save v1.8.9 (nf_tables) on Sat\n*nat\n:PREROUTING ACCEPT\nCOMMIT\n"
+OF_OLD = "# Generated by iptables-save v1.8.9 on Sat\n*nat\n-A PREROUTING -p tcp --dport 81 -j REDIRECT\nCOMMIT\n"
+MIXED = "# Table `nat' is incompatible, use 'nft' tool.\n"
+NATIVE = {7202, 7203, 7204}
+
+
+@pytest.mark.parametrize(
+    ("printed", "ports"),
+    [
+        ({}, NATIVE | {8090}),  # as k3s has its own, and Docker's snap
+        ({"legacy": OF_OLD}, NATIVE | {8090, 81}),
+        ({"plain": OF_OLD}, NATIVE | {8090, 81}),
+        ({"nft": MIXED}, NATIVE | {8090}),
+        ({"nft": OF_NFT}, NATIVE),
+        ({"plain": OF_NFT}, NATIVE),
+    ],
+)
+def test_rules_of_an_iptables_that_is_not_installed_are_told_by_nft(printed: dict[str, str], ports: set[int]) -> None:
+    rules = read_rules(said(nftables=recorded("own/mixed.json"), **printed), Kernel(nft=True))
+    assert ports_of(rules) == ports
+    assert rules.sentence == ""
+
+
+def test_rules_of_nftables_without_nft_are_missed() -> None:
+    sentence = (
+        "Rules that forward ports, as Docker's do, are not told by nft: it is not installed, and the kernel may have "
+        "rules that only it tells. Install nftables."
+    )
+    assert read_rules(said(nft=OF_NFT), Kernel(nft=True)).sentence == sentence
+    assert read_rules(said(nft=MIXED), Kernel()).sentence == sentence
+    assert read_rules(said(nft=OF_NFT), Kernel()).sentence == ""
+
+
+@pytest.mark.parametrize("printed", [{}, {"nft": OF_NFT}, {"plain": OF_NFT}, {"plain": ""}])
+def test_rules_of_the_old_iptables_without_its_program_are_missed(printed: dict[str, str]) -> None:
+    told = said(nftables='{"nftables": []}', **printed)
+    sentence = read_rules(told, Kernel(legacy=["ip"])).sentence
+    assert "not told by iptables-legacy-save: it is not installed" in sentence
+    assert sentence.endswith("Install iptables with its legacy programs.")
+    assert read_rules(told, Kernel()).sentence == ""
+
+
+@pytest.mark.parametrize("kind", ["legacy", "plain"])
+def test_rules_of_the_old_iptables_are_told_by_its_program(kind: str) -> None:
+    rules = read_rules(said(**{kind: OF_OLD}), Kernel(legacy=["ip"]))
+    assert (ports_of(rules), rules.sentence) == ({81}, "")
+
+
+def test_each_remedy_is_told_once() -> None:
+    told = said(nft="", legacy="")
+    told = {name: Completed(one.argv, 4, "", "you must be root\n") for name, one in told.items()}
+    assert read_rules(told, Kernel(nft=True)).sentence == (
+        "Rules that forward ports, as Docker's do, are not told by iptables-nft-save: you must be root (and 2 more "
+        "programs). Run with become. Install nftables."
+    )
+
+
+LOOP = "-A PREROUTING -d 127.0.0.1/32 ! -i lo -p tcp -m tcp --dport 8082 -j DROP"
+FROM_OUTSIDE = match({"meta": {"key": "iifname"}}, "lo", "!=")
+TO_LOOPBACK = match({"payload": {"protocol": "ip", "field": "daddr"}}, "127.0.0.1")
+TO_NETWORK = match(TO_LOOPBACK["match"]["left"], {"prefix": {"addr": "127.0.0.0", "len": 8}})
+COUNTED: Json = {"counter": {"packets": 0, "bytes": 0}}
+DROP: Json = {"drop": None}
+
+
+def test_a_port_that_docker_publishes_on_loopback_is_told_to_be_open_to_neighbours() -> None:
+    for kind in ("proxy", "no_proxy"):
+        assert near(listeners(kind), forwards(kind), [], []) == [
+            "Neighbours in the same network may reach tcp 8082 on loopback, which rules send on. Drop what comes from "
+            "outside for it: iptables -t raw -I PREROUTING -d 127.0.0.0/8 ! -i lo -j DROP."
+        ]
+
+
+@pytest.mark.parametrize(
+    ("table", "line", "closed"),
+    [
+        ("raw", LOOP, True),
+        ("raw", "-A PREROUTING -d 127.0.0.0/8 ! -i lo -j DROP", True),
+        ("mangle", "-A PREROUTING -d 127.0.0.0/8 ! -i lo -p tcp -j DROP", True),
+        ("raw", LOOP.replace("8082", "8000:8082"), True),
+        ("raw", LOOP.replace("8082", "8083"), False),
+        ("raw", LOOP.replace("tcp", "udp"), False),
+        ("raw", LOOP.replace("127.0.0.1", "127.0.0.2"), False),
+        ("raw", LOOP.replace("! -i lo", "-i eth0"), False),
+        ("raw", LOOP.replace(" -d", " -s 198.18.0.9/32 -d"), False),
+        ("raw", LOOP.replace("DROP", "ACCEPT"), False),
+        ("filter", LOOP, False),  # too late
+    ],
+)
+def test_what_iptables_drops_before_is_not_open_to_neighbours(table: str, line: str, closed: bool) -> None:
+    rules = read_rules(said(nft=f"*{table}\n{line}\nCOMMIT\n"), Kernel())
+    assert rules.drops == drops_of_iptables(f"*{table}\n{line}\n")
+    assert (near((), forwards("no_proxy"), rules.drops, []) == []) is closed
+
+
+@pytest.mark.parametrize(
+    ("expressions", "prio", "closed"),
+    [
+        ([TO_LOOPBACK, FROM_OUTSIDE, match(TCP_DPORT, 8082), COUNTED, DROP], -300, True),
+        ([TO_NETWORK, FROM_OUTSIDE, DROP], -300, True),
+        ([TO_NETWORK, FROM_OUTSIDE, DROP], 0, False),
+        ([TO_LOOPBACK, match(TCP_DPORT, 8082), FROM_OUTSIDE, {"accept": None}], -300, False),
+        ([TO_LOOPBACK, match(TCP_DPORT, 8083), FROM_OUTSIDE, DROP], -300, False),
+        ([TO_LOOPBACK, match(TCP_DPORT, "@ports"), FROM_OUTSIDE, DROP], -300, False),
+        ([TO_LOOPBACK, match(INNER_DPORT, 8082), FROM_OUTSIDE, DROP], -300, False),
+        ([TO_LOOPBACK, match(TCP_DPORT, 8082), DROP, COUNTED], -300, False),
+        ([TO_NETWORK, FROM_OUTSIDE, {"limit": {"rate": 4}}, DROP], -300, False),
+        ([match(TO_LOOPBACK["match"]["left"], "@own"), FROM_OUTSIDE, DROP], -300, False),
+        ([], -300, False),
+    ],
+)
+def test_what_nftables_drops_before_is_not_open_to_neighbours(expressions: list[Json], prio: int, closed: bool) -> None:
+    text = json.dumps({"nftables": ruleset(*expressions, kind="filter", prio=prio)})
+    rules = read_rules(said(nftables=text), Kernel())
+    assert rules.drops == drops_of_nft(read_nft(text))
+    assert (near((), forwards("no_proxy"), rules.drops, []) == []) is closed
+
+
+def test_sockets_on_loopback_are_open_to_neighbours_where_the_kernel_lets_them_in() -> None:
+    told = near(listeners("proxy"), (), [], ["docker0", "eth1"])
+    assert len(told) == 1
+    start, _, rest = told[0].partition(" may reach ")
+    assert start == "As route_localnet is 1, neighbours on docker0 and eth1"
+    ports = rest.partition(" on loopback. ")[0].split(", ")
+    assert {"tcp 8082", "tcp 9003", "tcp 9009"} <= set(ports)
+    # All addresses, which is told anyway; the interface lo; ::1.
+    assert not {"tcp 9001", "tcp 9006", "tcp 9014"} & set(ports)
+    assert " neighbours on every interface may reach " in near(listeners("proxy"), (), [], ["all", "eth1"])[0]
+    assert near(listeners("proxy"), (), [], []) == []
+    whole = drops_of_iptables("*raw\n-A PREROUTING -d 127.0.0.0/8 ! -i lo -j DROP\n")
+    assert near(listeners("proxy"), (), whole, ["all"]) == []
+
+
+def test_where_the_kernel_lets_packets_for_loopback_in(tmp_path: Path) -> None:
+    for name, value in (("all", 0), ("default", 1), ("lo", 1), ("docker0", 1), ("eth0", 0)):
+        folder = tmp_path / "sys/net/ipv4/conf" / name
+        folder.mkdir(parents=True)
+        (folder / "route_localnet").write_text(f"{value}\n")
+    assert localnet(tmp_path) == ["docker0"]
+
+
+@pytest.mark.parametrize(("names", "may"), [("", False), ("filter\nraw\n", False), ("filter\nnat\n", True)])
+def test_tables_of_the_old_iptables_in_the_kernel(tmp_path: Path, names: str, may: bool) -> None:
+    file = tmp_path / "ip_tables_names"
+    assert may_forward(file) is False, "the kernel has not loaded it"
+    file.write_text(names)
+    assert may_forward(file) is may
+    assert may_forward(tmp_path) is True, "what cannot be read may be anything"
+
+
+def test_a_rule_for_the_interface_lo_is_open_to_nobody_else() -> None:
+    rule = "*nat\n-A PREROUTING -d 127.0.0.1/32 {} -p tcp -m tcp --dport 70 -j REDIRECT\n"
+    within, everywhere = (from_iptables(rule.format(option), "ipv4") for option in ("-i lo", "! -i docker0"))
+    assert near((), within, [], []) == []
+    assert "tcp 70 on loopback" in near((), everywhere, [], [])[0]
 
 
 def test_a_rule_by_hand_is_named_with_the_container_that_it_leads_to() -> None:
@@ -265,6 +558,12 @@ def test_socket_units_are_found_by_their_address_where_the_control_group_does_no
     assert owners(found, 9007) == {"systemd (process 1, gw-Stream.socket)"}
     assert owners(found, 9008) == {"systemd (process 1, gw-Datagram.socket)"}
     assert owners(found, 9001) == {"systemd (process 1)"}
+
+
+@pytest.mark.parametrize("place", ["vsock::22", "vsock:2:22", "/run/odd:80", "@odd:80", "/run/[::1]:80"])
+def test_a_socket_unit_whose_place_is_no_address_is_passed_over(place: str) -> None:
+    text = f"Listen={place} (Stream)\nListen=[fe80::1%eth0]:81 (Datagram)\nId=odd.socket\n"
+    assert read_socket_units(text) == {("udp", "fe80::1", 81): "odd.socket"}
 
 
 @pytest.mark.parametrize(
