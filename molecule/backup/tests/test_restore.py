@@ -47,7 +47,8 @@ def test_destroyed_data_comes_back_with_equal_counts(stack: Stack, good_set: str
     assert component["counts"]["public.notes"] == stack.notes() == NOTES
     beats = int(stack.sql("SELECT count(*) FROM beats"))
     stack.host.check_output("timeout 30 sh -c %s", f"until [ $({_count('beats')}) -gt {beats} ]; do sleep 0.2; done")
-    kept = f"notes_before_{good_set.lower()}"
+    kept = run.words.split("What was live before is kept as ")[1].split()[0]
+    assert kept.startswith(f"notes_before_{good_set.lower()}")  # with _2 and so on where a test before has restored it
     assert stack.sql("SELECT to_regclass('notes') IS NULL, count(*) > 0 FROM beats", kept) == "t|t"
     assert f"Backup set {good_set} of notes serves" in run.words, run.output
     stack.picture()
