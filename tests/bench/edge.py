@@ -51,20 +51,8 @@ server {
 def stack(folder: Path) -> dict[str, Any]:
     """What the inventory says beside the stack itself."""
     key, certificate = folder / "key.pem", folder / "certificate.pem"
-    make = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "90",
-        "-subj",
-        "/CN=relay",
-    ]
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    make += ["-days", "90", "-subj", "/CN=relay"]
     make += ["-addext", f"subjectAltName=DNS:{NAME}", "-keyout", str(key), "-out", str(certificate)]
     subprocess.run(make, check=True, capture_output=True)
     web = {"port": 8000, "health": {"path": "/ready", "expect": "ok", "release": "release"}}
