@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: groundwork.backend contributors
+"""Fixtures of the scenario: the server, and a host outside that looks at it, over IPv4 and IPv6."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from testinfra.host import Host
+
+ROOT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from support import collection
+from support.scenario import Playbook, connect
+
+collection.install()
+
+SERVER, OUTSIDE = "198.18.0.123", "198.18.0.124"
+SERVER_SIX, OUTSIDE_SIX = "fd00:198:18::123", "fd00:198:18::124"
+NAME = "edge.example.org"
+IMAGE = "python:3.13-slim"
+# Containers that the stack does not have: one on all addresses, one on loopback.
+UNLISTED, LOCAL = 9002, 9003
+_ASK = """
+import concurrent.futures, json, socket, sys
+
+def answers(place):
+    try:
+        with socket.create_connection(place, timeout=3):
+            return True
+    except OSError:
+        return False
+
+places = [tuple(place) for place in json.loads(sys.argv[1])]
+with concurrent.futures.ThreadPoolExecutor(len(places)) as pool:
+    print(json.dumps([place for place, answer in zip(places, pool.map(answers, places)) if answer]))
+"""
+
+
+@dataclass(frozen=True)
+class Edge:
+    """The server and the host outside."""
+
+    server: Host
+    outside: Host
+
+    def connect(self) -> None:
+        """Give both hosts an IPv6 address; it does not outlast a restart."""
+        for host, address in ((self.server, SERVER_SIX), (self.outside, OUTSIDE_SIX)):
+            host.check_output(
+                "sudo sh -c %s",
+                "sysctl -qw net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.eth0.disable_ipv6=0 && "
+                f"ip -6 addr replace {address}/64 dev eth0 nodad",
+            )
+
+    def open_ports(self, ports: list[int]) -> set[tuple[str, int]]:
+        """Which of these ports take a connection from outside, with the address."""
+        places = [(address, port) for address in (SERVER, SERVER_SIX) for port in ports]
+        told = self.outside.check_output("python3 -c %s %s", _ASK, json.dumps(places))
+        return {(address, port) for address, port in json.loads(told)}
+
+    def curl(self, url: str, *options: str) -> str:
+        """What curl prints on the host outside; it trusts the ACME server's root and no other."""
+        names = [f"{name}:{port}:{SERVER}" for name in (NAME, f"www.{NAME}") for port in (80, 443)]
+        resolve = [word for one in names for word in ("--resolve", one)]
+        words = ["curl", "--silent", "--show-error", "--max-time", "10", "--cacert", "/tmp/acme-root.pem"]
+        done = self.outside.run(shlex.join([*words, *resolve, *options, url]))
+        return str(done.stdout + done.stderr)
+
+    def tls(self, *options: str, name: str = NAME) -> tuple[int, str]:
+        """How a handshake from outside ends, as openssl s_client tells it."""
+        words = ["openssl", "s_client", "-connect", f"{SERVER}:443", "-servername", name, *options]
+        done = self.outside.run("sh -c %s", f"{shlex.join(words)} </dev/null 2>&1")
+        return done.rc, str(done.stdout)
+
+    def serial(self) -> str:
+        """The serial number of the certificate that is served."""
+        words = f"openssl s_client -connect {SERVER}:443 -servername {NAME} </dev/null 2>/dev/null | openssl x509 -noout -serial"
+        return str(self.outside.check_output("sh -c %s", words))
+
+    def wait(self) -> None:
+        """Wait until the stack and the containers of the tests answer on the server itself."""
+        ports = " ".join(map(str, (443, 9001, UNLISTED, LOCAL)))
+        ask = f"for port in {ports}; do curl -sko /dev/null --max-time 2 http://127.0.0.1:$port/ || exit 1; done"
+        self.server.check_output("timeout 120 sh -c %s", f"until sh -c '{ask}'; do sleep 0.3; done")
+
+    def reboot(self) -> None:
+        """Restart the server."""
+        before = self.server.check_output("cat /proc/sys/kernel/random/boot_id")
+        self.server.run("sudo systemctl reboot --no-block")
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            done = self.server.run("cat /proc/sys/kernel/random/boot_id")
+            if done.rc == 0 and done.stdout.strip() != before:
+                return
+            time.sleep(0.5)
+        raise AssertionError("the server did not come back within 120 seconds")
+
+
+@pytest.fixture(scope="session")
+def edge() -> Edge:
+    """The hosts over SSH."""
+    found = Edge(connect(SERVER), connect(OUTSIDE))
+    found.connect()
+    root = "https://127.0.0.1:15000/roots/0"
+    found.outside.check_output("curl --silent --insecure --output /tmp/acme-root.pem %s", root)
+    return found
+
+
+@pytest.fixture(scope="session")
+def containers(edge: Edge) -> Iterator[None]:
+    """Containers beside the stack, which nothing lists."""
+    for name, publish in (("unlisted", f"{UNLISTED}:8000"), ("local", f"127.0.0.1:{LOCAL}:8000")):
+        edge.server.check_output(
+            f"sudo docker run --detach --init --name {name} --restart unless-stopped --publish {publish} {IMAGE} "
+            "python -m http.server 8000"
+        )
+    edge.wait()
+    yield
+    edge.server.check_output("sudo docker rm --force unlisted local")
+
+
+@pytest.fixture
+def playbook(tmp_path: Path) -> Playbook:
+    """Runs playbooks."""
+    return Playbook(tmp_path, ROOT / "molecule" / "edge" / "inventory")
