@@ -83,8 +83,8 @@ class Edge:
 
     def serial(self) -> str:
         """The serial number of the certificate that is served."""
-        words = f"openssl s_client -connect {SERVER}:443 -servername {NAME} </dev/null 2>/dev/null | openssl x509 -noout -serial"
-        return str(self.outside.check_output("sh -c %s", words))
+        ask = f"openssl s_client -connect {SERVER}:443 -servername {NAME} </dev/null 2>/dev/null"
+        return str(self.outside.check_output("sh -c %s", f"{ask} | openssl x509 -noout -serial"))
 
     def wait(self) -> None:
         """Wait until the stack and the containers of the tests answer on the server itself."""
