@@ -18,6 +18,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils import (
     _failure,
     _secrets_services,
     _stack,
+    _ufw_stack,
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import GroundworkError
 
@@ -65,8 +66,10 @@ class FilterModule:
             "env_changes": _deploy.env_changes,
             "failure": _failure.failure,
             "hooks": _sentence(_deploy.hooks),
+            "may_answer": _ufw_stack.may_answer,
             "migration_ports": _stack.migration_ports,
             "other_checks": _deploy.other_checks,
+            "own_addresses": _ufw_stack.own_addresses,
             "proxy_checks": _deploy.proxy_checks,
             "proxy_sites": _sentence(_deploy.proxy_sites),
             "recorded_migrations": _deploy.recorded_migrations,

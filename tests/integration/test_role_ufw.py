@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: groundwork.backend contributors
+"""The firewall on a real host, seen from a neighbour of it: before and after all that takes rules away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.collection import ROOT
+from support.docker_host import DockerHost, fresh_host
+from support.firewall import OPEN, OUTSIDE, RULES, prepare, reached, require_firewall, wait
+from support.rolling import prepare as prepare_image
+
+HOSTS = {"w-ufw-a": "198.18.0.100"}
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerHost]:
+    """A host with containers and a neighbour, and UFW as Debian delivers it."""
+    folder: Path = tmp_path_factory.mktemp("ufw")
+    with fresh_host(ROOT, HOSTS, folder) as started:
+        prepare_image(started)
+        prepare(started)
+        yield started
+
+
+def firewall(host: DockerHost, rules: list[dict[str, Any]] | None = None, **options: Any) -> dict[str, Any]:
+    check = options.pop("check", False)
+    return host.module("ufw_rules", {"rules": RULES if rules is None else rules, **options}, check=check)
+
+
+def state(host: DockerHost) -> str:
+    """All that the module could change."""
+    return host.sh("cd /etc/ufw; find . -type f | sort | xargs sha256sum; cat /etc/default/ufw; ufw status")
+
+
+def test_everything_is_open_before(host: DockerHost) -> None:
+    host.sh("command -v ufw >/dev/null || apt-get install --yes ufw >/dev/null 2>&1")
+    assert reached(host) == set(OUTSIDE)
+
+
+def test_check_tells_what_the_run_does_and_a_second_run_does_nothing(host: DockerHost) -> None:
+    before = state(host)
+    told = firewall(host, check=True)
+    assert state(host) == before
+    done, again = firewall(host), firewall(host)
+    assert (told["changed"], done["changed"], again["changed"]) == (True, True, False)
+    assert told["steps"] == done["steps"]
+    assert done["steps"][0].startswith("ufw prepend allow in proto tcp from ")
+    assert done["steps"][0].endswith("to any port 22 comment groundwork: SSH")
+    assert done["steps"][-1] == "ufw enable"
+    assert [one["rules"] for one in (told, again)] == [done["rules"], done["rules"]]
+    require_firewall(host)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        "ufw reload",
+        "systemctl restart docker.service",
+        "ufw disable; systemctl restart docker.service; ufw --force enable",
+        "systemctl stop docker.socket docker.service; ufw reload; systemctl start docker.service",
+    ],
+)
+def test_it_holds_after(host: DockerHost, event: str) -> None:
+    host.sh(f"systemctl reset-failed docker.service\n{event}")
+    wait(host)
+    require_firewall(host)
+    assert firewall(host, check=True)["steps"] == []
+
+
+def test_what_is_no_longer_listed_goes_and_what_others_made_stays(host: DockerHost) -> None:
+    host.sh("ufw allow 9002/tcp comment 'by hand'")
+    fewer = [one for one in RULES if one["port"] != "9101"]
+    steps = firewall(host, fewer)["steps"]
+    assert [one.split(" to ")[0] for one in steps if one.startswith("ufw")] == [
+        "ufw delete allow in proto tcp from 0.0.0.0/0",
+        "ufw delete allow in proto tcp from ::/0",
+    ]
+    assert reached(host) == (OPEN | {"9002 four", "9002 six"}) - {"9101 four", "9101 six"}
+    host.sh("ufw delete allow 9002/tcp")
+    firewall(host)
+    assert reached(host) == OPEN
+
+
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        ({"port": "22", "deny": True}, "which is about SSH"),
+        ({"port": "22", "from": ["192.0.2.0/24"]}, "would close SSH for this connection from 198.18.0.1 to port 22"),
+        ({"port": "1-1024", "deny": True}, "which is about SSH"),
+        ({"port": "70000"}, "rules[0].port is '70000'."),
+        ({"port": "80", "interface": "wg7"}, "rules[0].interface is 'wg7', and this host has"),
+    ],
+)
+def test_a_list_that_cannot_be_used_changes_nothing(host: DockerHost, entry: dict[str, Any], sentence: str) -> None:
+    before = state(host)
+    failed = firewall(host, [entry])
+    assert sentence in failed["msg"]
+    assert state(host) == before
+
+
+def test_rules_that_are_gone_from_the_kernel_come_back(host: DockerHost) -> None:
+    host.sh("iptables -D DOCKER-USER -j groundwork-docker; iptables -t mangle -F FORWARD")
+    assert "9102 four" in reached(host)
+    assert firewall(host)["steps"] == ["ufw reload"]
+    require_firewall(host)
+
+
+def test_a_port_that_sshd_gets_is_opened_before_it_listens(host: DockerHost) -> None:
+    host.write("/etc/ssh/sshd_config.d/port.conf", "Port 22\nPort 2222\n")
+    assert firewall(host)["ssh_ports"] == [22, 2222]
+    assert "2222/tcp" in host.sh("ufw status")
+    host.sh("rm /etc/ssh/sshd_config.d/port.conf")
+    assert len(firewall(host)["steps"]) == 2
+
+
+def test_switched_off_it_leaves_what_was_there_before(host: DockerHost) -> None:
+    told, done, again = (firewall(host, enabled=False, check=check) for check in (True, False, True))
+    assert told["steps"] == done["steps"]
+    assert again["changed"] is False
+    assert reached(host) == set(OUTSIDE)
+    assert host.sh("ls /etc/ufw | grep groundwork || true; iptables-save | grep -i groundwork || true") == ""
+    assert host.sh("ufw show added").endswith("(None)\n")
+    assert host.sh("cmp /etc/ufw/after.init /usr/share/ufw/after.init; stat -c %a /etc/ufw/after.init") == "640\n"
