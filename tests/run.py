@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: groundwork.backend contributors
-"""Run the parts of the test suite, one after the other, and print one line of counts at the end.
+"""Run the parts of the test suite, and print one line of counts at the end.
 
 usage: run.py PART [PART ...]     parts: lint, unit, integration, molecule
 
-A lint tool and a Molecule scenario count as one test each. Integration tests and Molecule scenarios run two at once:
-each has hosts of its own, and waits for them half of its time.
+A lint tool and a Molecule scenario count as one test each. Several parts run two jobs at once: integration tests and
+Molecule scenarios have hosts of their own, and wait for them. What needs none runs while the test bed is made.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -90,7 +90,7 @@ def count(passed: bool) -> Counts:
     return Counts(int(passed), int(not passed))
 
 
-def lint() -> Counts:
+def lint(run: Callable[..., bool] = step) -> Counts:
     """Formatting, lint, types, YAML, Ansible, changelog fragments."""
     commands = [
         ("ruff format", "ruff", "format", "--check", *PYTHON_FOLDERS),
@@ -100,7 +100,7 @@ def lint() -> Counts:
         ("ansible-lint", "ansible-lint", "--strict"),
         ("changelog", "antsibull-changelog", "lint"),
     ]
-    return sum((count(step(*command)) for command in commands), Counts())
+    return sum((count(run(*command)) for command in commands), Counts())
 
 
 def pytest(part: str, *options: str, run: Callable[..., bool] = step) -> Counts:
@@ -131,17 +131,34 @@ def scenario(name: str) -> Counts:
     return count(step_beside(f"molecule {name}", "molecule", "test", "--scenario-name", name))
 
 
-def on_hosts(parts: set[str]) -> Counts:
-    """What needs the test bed, of integration and molecule."""
-    if not step("test bed", sys.executable, "tests/testbed", "up"):
-        return Counts(failed=1)
+def test_bed(run: Callable[..., bool]) -> Counts:
+    """What hosts need; it counts when it fails."""
+    return Counts(failed=int(not run("test bed", sys.executable, "tests/testbed", "up")))
+
+
+def on_hosts(parts: set[str]) -> list[Callable[[], Counts]]:
+    """What needs the test bed, of integration and molecule, in the order in which it begins."""
     scenarios = (ROOT / "molecule").glob("*/molecule.yml") if "molecule" in parts else ()
     names = sorted(path.parent.name for path in scenarios)
     jobs = [partial(scenario, name) for name in names if name in LONGEST_SCENARIOS]
     jobs += [integration] if "integration" in parts else []
-    jobs += [partial(scenario, name) for name in names if name not in LONGEST_SCENARIOS]
+    return jobs + [partial(scenario, name) for name in names if name not in LONGEST_SCENARIOS]
+
+
+def together(parts: set[str]) -> Counts:
+    """These parts, so many jobs at once."""
+    run = step_beside if len(parts) > 1 else step
     with ThreadPoolExecutor(JOBS_AT_ONCE) as pool:
-        return sum(pool.map(lambda job: job(), jobs), Counts())
+        running = [pool.submit(test_bed, run)] if ON_HOSTS & parts else []
+        for part, job in (("lint", partial(lint, run)), ("unit", partial(pytest, "unit", run=run))):
+            running += [pool.submit(job)] if part in parts else []
+        bed = running[0]
+        running += [pool.submit(_when_there, bed, job) for job in on_hosts(parts)]
+        return sum((job.result() for job in running), Counts())
+
+
+def _when_there(bed: Future[Counts], job: Callable[[], Counts]) -> Counts:
+    return Counts() if bed.result().failed else job()
 
 
 ON_HOSTS = {"integration", "molecule"}
@@ -156,14 +173,8 @@ def main() -> int:
         return 2
     os.environ["PATH"] = f"{BUILD / 'venv' / 'bin'}:{os.environ['PATH']}"
     os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(BUILD / "collections")
-    counts = Counts()
     begun = time.monotonic()
-    if "lint" in names:
-        counts += lint()
-    if "unit" in names:
-        counts += pytest("unit")
-    if ON_HOSTS & set(names):
-        counts += on_hosts(ON_HOSTS & set(names))
+    counts = together(set(names))
     print(f"\n{' '.join(names)} in {time.monotonic() - begun:.0f} s", *FAILURES, sep="\n")
     print(counts, flush=True)
     return 0 if counts.failed == 0 and counts.passed > 0 else 1

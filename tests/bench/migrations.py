@@ -163,7 +163,7 @@ class _Bench:
     def _ours(self, database: str, directory: Path, **more: object) -> float:
         begun = time.monotonic()
         options = {**self.server.login(database), "directory": str(directory), **more}
-        result = ModuleRunner(self.root)("pgvector_migrate", options, diff=False)
+        result = ModuleRunner(self.root, forked=False)("pgvector_migrate", options, diff=False)
         seconds = time.monotonic() - begun
         if result.get("failed"):
             raise SystemExit(f"pgvector_migrate failed: {result['msg']}")

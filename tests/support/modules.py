@@ -13,12 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from support import forks
+
 # Imported as on a managed host, without Ansible's finder of collections, which takes longer to load than all the rest.
-_LAUNCH = """
+_PREPARE = """
 import json, runpy, sys
 import ansible_collections
 ansible_collections.__path__ = [sys.argv[1] + "/ansible_collections", *ansible_collections.__path__]
 from ansible.module_utils.testing import patch_module_args
+"""
+_RUN = """
 with patch_module_args(json.load(sys.stdin)):
     runpy.run_module(sys.argv[2], run_name="__main__")
 """
@@ -26,9 +30,14 @@ with patch_module_args(json.load(sys.stdin)):
 
 @dataclass(frozen=True)
 class ModuleRunner:
-    """Starts modules of the checkout."""
+    """Starts modules of the checkout.
+
+    forked: whether a run to the end is a fork of a process that has imported what is Ansible's own already, which takes
+    most of the time of a start. What is the collection's each run imports itself.
+    """
 
     root: Path
+    forked: bool = True
 
     def start(
         self,
@@ -45,11 +54,8 @@ class ModuleRunner:
         The name of a module of another collection is a full one, such as "community.general.ini_file". under: a
         command that runs the module's process, such as strace with its options.
         """
-        collection, _dot, module = name.rpartition(".")
-        internal = {"_ansible_check_mode": check, "_ansible_diff": diff, "_ansible_remote_tmp": "/tmp"}
-        imported = f"ansible_collections.{collection or 'groundwork.backend'}.plugins.modules.{module}"
         process = subprocess.Popen(
-            [*under, sys.executable, "-c", _LAUNCH, str(self.root / "build" / "collections"), imported],
+            [*under, sys.executable, "-c", _PREPARE + _RUN, self._collections, _imported(name)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -57,7 +63,7 @@ class ModuleRunner:
             env={**os.environ, **(env or {})},
         )
         assert process.stdin is not None
-        process.stdin.write(json.dumps({**arguments, **internal}))
+        process.stdin.write(_handed_over(arguments, check, diff))
         process.stdin.close()
         process.stdin = None
         return process
@@ -75,8 +81,13 @@ class ModuleRunner:
 
         "_printed" holds all that it printed, for canary tests.
         """
-        process = self.start(name, arguments, check=check, diff=diff, env=env)
-        out, err = process.communicate(timeout=300)
+        wanted = {**os.environ, **(env or {})}
+        if self.forked and forks.begins_alike(wanted):
+            parent = forks.parent(_PREPARE, self._collections, then=_RUN)
+            out, err = parent.run(_imported(name), env=wanted, stdin=_handed_over(arguments, check, diff), seconds=300)
+        else:
+            process = self.start(name, arguments, check=check, diff=diff, env=env)
+            out, err = process.communicate(timeout=300)
         assert "Traceback" not in err, err
         try:
             result: dict[str, Any] = json.loads(out)
@@ -84,3 +95,19 @@ class ModuleRunner:
             raise AssertionError(f"{name} printed no JSON. stdout: {out!r} stderr: {err!r}") from error
         result["_printed"] = out + err
         return result
+
+    @property
+    def _collections(self) -> str:
+        return str(self.root / "build" / "collections")
+
+
+def _imported(name: str) -> str:
+    """What Python imports for the module."""
+    collection, _dot, module = name.rpartition(".")
+    return f"ansible_collections.{collection or 'groundwork.backend'}.plugins.modules.{module}"
+
+
+def _handed_over(arguments: Mapping[str, Any], check: bool, diff: bool) -> str:
+    """What the module is given, as JSON."""
+    internal = {"_ansible_check_mode": check, "_ansible_diff": diff, "_ansible_remote_tmp": "/tmp"}
+    return json.dumps({**arguments, **internal})

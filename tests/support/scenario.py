@@ -94,10 +94,14 @@ def environment() -> Mapping[str, str]:
 
 
 def connect(address: str) -> Host:
-    """A host over SSH. (testinfra's own Ansible connection does not template inventory variables.)"""
+    """A host over SSH. (testinfra's own Ansible connection does not template inventory variables.)
+
+    All commands of this process share a connection, so that they log in once; whether one can log in, they do not say.
+    """
     return testinfra.get_host(
         f"ssh://debian@{address}",
         ssh_identity_file=str(KEYS / "id_ed25519"),
+        controlpath=f"/tmp/gw-%%C-{os.getpid()}",
         ssh_extra_args=f"-o UserKnownHostsFile={KEYS / 'known_hosts'} -o StrictHostKeyChecking=accept-new",
     )
 

@@ -44,17 +44,26 @@ class Fleet:
 
     def served(self, times: int = 12) -> set[str]:
         """The releases that answer through the proxy, which asks the hosts in turn."""
-        return {self.ask()["release"] for _ in range(times)}
+        return {answer["release"] for answer in self.answers("/ready", times)}
 
     def ask(self, path: str = "/ready") -> Any:
         """The JSON answer of the service through the proxy, from the proxy host's own loopback."""
-        return json.loads(
-            self.proxy.check_output(
-                "curl --silent --show-error --fail --max-time 10 --header %s %s",
-                "Host: relay.example.org",
-                f"http://127.0.0.1{path}",
-            )
+        [answer] = self.answers(path, 1)
+        return answer
+
+    def answers(self, path: str, times: int) -> list[Any]:
+        """The answers to so many requests, one after the other, each on a connection of its own."""
+        asked = self.proxy.check_output(
+            "curl --silent --show-error --fail --fail-early --max-time 10 --header %s --header %s --write-out %s"
+            + times * " %s",
+            "Host: relay.example.org",
+            "Connection: close",
+            r"\n",
+            *times * [f"http://127.0.0.1{path}"],
         )
+        answers = [json.loads(line) for line in asked.splitlines()]
+        assert len(answers) == times, asked
+        return answers
 
     def replicas(self) -> list[list[str]]:
         """On both app hosts the releases of the containers of the web service, also of stopped ones."""

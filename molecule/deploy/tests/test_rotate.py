@@ -71,7 +71,7 @@ class Stack:
 
     def logins(self) -> set[str]:
         """The logins with which the replicas of both hosts answer."""
-        return {self.fleet.ask("/work")["login"] for _ in range(12)}
+        return {answer["login"] for answer in self.fleet.answers("/work", 12)}
 
     def gets_in(self, user: str, password: str) -> list[bool]:
         """On both hosts, whether the server takes a password, asked at the container's own address."""
