@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from support.load import Load, WebSocket
-from support.scenario import KEYS, Playbook, Run, connect, copy_source, environment
+from support.scenario import KEYS, Playbook, Run, connect, copy_source, environment, forget_compiled
 from testinfra.host import Host
 
 from bench.figures import Figure
@@ -111,7 +111,9 @@ def fresh_host(root: Path, name: str, address: str, image: str, **more: Any) -> 
         inventory.write_text(
             json.dumps({"all": {"hosts": {name: reach}, "children": {"app": group, "database": group, "proxy": group}}})
         )
-        yield Bench(connect(address), Playbook(folder, inventory), folder)
+        host = connect(address)
+        forget_compiled(host)
+        yield Bench(host, Playbook(folder, inventory), folder)
     finally:
         subprocess.run([*command, "stop", name], check=True, capture_output=True)
 

@@ -106,6 +106,11 @@ def connect(address: str) -> Host:
     )
 
 
+def forget_compiled(host: Host) -> None:
+    """Have Python on a ready host compile Ansible's modules anew every time, as it does on hosts of users."""
+    host.check_output("sudo rm -f /usr/lib/python3/dist-packages/groundwork_testbed_python.pth")
+
+
 def copy_source(example: Path, target: Path) -> Path:
     """A copy of an application that a test may change."""
     subprocess.run(["cp", "-a", str(example), str(target)], check=True)
