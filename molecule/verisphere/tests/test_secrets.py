@@ -16,8 +16,8 @@ from testinfra.host import Host
 SSH = [
     "ssh", "-i", str(KEYS / "id_ed25519"), "-o", f"UserKnownHostsFile={KEYS / 'known_hosts'}", f"debian@{ADDRESS}",
 ]  # fmt: skip
-# Prints every process's arguments again and again until standard input ends.
-WATCH = 'sudo sh -c \'while :; do cat /proc/[0-9]*/cmdline 2>/dev/null | tr "\\0" "\\n" | sort -u; sleep 0.02; done\''
+# Prints every process's arguments again and again until nobody reads them any more.
+WATCH = 'sudo sh -c \'while cat /proc/[0-9]*/cmdline 2>/dev/null | tr "\\0" "\\n" | sort -u; do sleep 0.02; done\''
 
 
 @pytest.fixture
