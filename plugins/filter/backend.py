@@ -16,6 +16,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils import (
     _deploy,
     _dotenv,
     _failure,
+    _nginx_sites,
     _secrets_services,
     _stack,
     _ufw_stack,
@@ -83,5 +84,7 @@ class FilterModule:
             "upstream_servers": _deploy.upstream_servers,
             "web_checks": _stack.web_checks,
             "writers": _stack.writers,
+            "nginx_problems": _nginx_sites.problems,
             "orphans": _stack.orphans,
+            "rate_seconds": _sentence(_nginx_sites.rate_seconds),
         }

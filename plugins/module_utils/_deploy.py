@@ -17,6 +17,7 @@ ROLLOUTS = ("rolling", "recreate")
 _SERVICE_KEYS = {"rollout", "one_shot"}
 _HOOK_KINDS = {"command": {"command"}, "service": {"service", "command"}, "tasks": {"tasks"}}
 KEEP = "keep"
+_DERIVED = ("name", "server_names", "default", "health_paths", "maintenance")
 _ON, _OFF = ("on", "true", "yes", "1"), ("off", "false", "no", "0")
 HOOKS = ("before_migrate", "after_migrate", "before_switch", "after_switch", "after_rollback")
 
@@ -59,14 +60,16 @@ def other_checks(names: Sequence[str], services: Settings, project: str) -> list
 def proxy_sites(web_services: Settings, app: str, rolled: Iterable[str], maintenance: Any) -> list[dict[str, Any]]:
     """The nginx_sites of the rolled web services: one for each set of server_names, with a location for each service.
 
-    Services without server_names share the default site. maintenance is on, off, or "keep" for as it is.
-    Raises InputError when two services want one path of one site.
+    Services without server_names share the default site. What a service has as site belongs to its site (with more
+    locations, whose upstream may name a service of the stack), and what it has as location to its own location there.
+    maintenance is on, off, or "keep" for as it is.
+    Raises InputError when two services want one path of one site or do not agree on it, and for an unknown upstream.
     """
     switched = {} if maintenance == KEEP else {"maintenance": _switch(maintenance)}
     sites: dict[tuple[str, ...], dict[str, Any]] = {}
-    for name in rolled:
+    for name in (rolled := list(rolled)):
         service = web_services[name]
-        server_names = tuple(service.get("server_names") or ())
+        server_names = _names(service)
         site = sites.setdefault(
             server_names,
             {
@@ -78,19 +81,53 @@ def proxy_sites(web_services: Settings, app: str, rolled: Iterable[str], mainten
                 **switched,
             },
         )
-        path = service.get("path") or "/"
-        if any(location["path"] == path for location in site["locations"]):
-            raise InputError(
-                f"app_web_services.{name} wants the path {path} of a site that another service has there.",
-                fix="Give each service its own server_names or path.",
-            )
-        location = {"path": path, "upstream": {"app": app, "service": name}}
+        own = {"path": service.get("path") or "/", "upstream": {"app": app, "service": name}}
         if "read_timeout" in service:
-            location["read_timeout"] = service["read_timeout"]
-        site["locations"].append(location)
+            own["read_timeout"] = service["read_timeout"]
+        asked = dict(service.get("site") or {})
+        more = [_within(name, one, app, rolled) for one in asked.pop("locations", None) or ()]
+        for location in [{**own, **_free(name, "location", service.get("location"), own)}, *more]:
+            path = location.setdefault("path", "/")
+            if any(other["path"] == path for other in site["locations"]):
+                raise InputError(
+                    f"app_web_services.{name} wants the path {path} of a site that another service has there.",
+                    fix="Give each service its own server_names or path.",
+                )
+            site["locations"].append(location)
         if service["health"]["path"] not in site["health_paths"]:
             site["health_paths"].append(service["health"]["path"])
+        for key, value in _free(name, "site", asked, _DERIVED).items():
+            if site.setdefault(key, value) != value:
+                raise InputError(
+                    f"app_web_services.{name}.site.{key} is not what another service says of the same site.",
+                    fix="Say it once, or the same.",
+                )
     return list(sites.values())
+
+
+def _free(name: str, kind: str, given: Mapping[str, Any] | None, taken: Iterable[str]) -> Mapping[str, Any]:
+    """What a service says of its site or location, without the keys that follow from the rest of it."""
+    if both := sorted(set(given or {}) & set(taken)):
+        raise InputError(
+            f"app_web_services.{name}.{kind} has {', '.join(both)}.",
+            fix="That follows from server_names, path, read_timeout and health of the service; app_maintenance "
+            "switches the maintenance page.",
+        )
+    return given or {}
+
+
+def _within(name: str, location: Mapping[str, Any], app: str, rolled: Sequence[str]) -> dict[str, Any]:
+    """A further location of a site; an upstream that names a service belongs to the stack."""
+    upstream = location.get("upstream") or {}
+    if "service" not in upstream or "app" in upstream:
+        return dict(location)
+    if upstream["service"] not in rolled:
+        raise InputError(
+            f"app_web_services.{name}.site has the location {location.get('path', '/')} with the upstream "
+            f"{upstream['service']}, which is none of the services that the proxy knows: {', '.join(rolled)}.",
+            fix="Name one of them, or use name for one of nginx_upstreams.",
+        )
+    return {**location, "upstream": {**upstream, "app": app}}
 
 
 def _switch(value: Any) -> bool:
@@ -100,12 +137,18 @@ def _switch(value: Any) -> bool:
     return text in _ON
 
 
+def _names(service: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(service.get("server_names") or ())
+
+
 def proxy_checks(rolled: Settings, release: str) -> list[dict[str, Any]]:
     """The health_wait checks of a proxy host: each rolled service by its public name, as the proxy itself reaches it.
 
     With several app hosts the proxy asks them in turn, so that the old release answers now and then; the wait goes on
-    until the new one does.
+    until the new one does. Over TLS where the site has it, and then without a look at the certificate: this is about
+    the release, may come before the first certificate, and never leaves the host.
     """
+    encrypted = {_names(service) for service in rolled.values() if (service.get("site") or {}).get("tls")}
     checks = []
     for name, service in rolled.items():
         server_name = next(iter(service.get("server_names") or ()), "127.0.0.1").replace("*", "any")
@@ -115,6 +158,8 @@ def proxy_checks(rolled: Settings, release: str) -> list[dict[str, Any]]:
             "url": f"http://{server_name}{service['health']['path']}",
             "address": "127.0.0.1",
         }
+        if _names(service) in encrypted:
+            check |= {"url": check["url"].replace("http", "https", 1), "validate_certs": False}
         if "expect" in service["health"]:
             check["jmespath"] = service["health"]["expect"]
         if "release" in service["health"]:

@@ -25,6 +25,8 @@ from ansible_collections.groundwork.backend.plugins.module_utils._errors import 
 
 WEB: dict[str, Any] = {"port": 8000, "health": {"path": "/ready", "expect": "ok", "release": "release"}}
 
+NAMED = WEB | {"server_names": ["a.example.org"]}
+
 
 def test_without_a_proxy_nothing_is_rolled() -> None:
     assert rolled_services({"web": WEB}, {}, []) == {}
@@ -82,6 +84,58 @@ def test_the_gate_asks_the_proxy_by_the_public_name_for_the_new_release() -> Non
     [check] = proxy_checks({"web": WEB | {"server_names": ["a.example.org"]}}, "abc")
     assert (check["url"], check["address"]) == ("http://a.example.org/ready", "127.0.0.1")
     assert check["release"] == {"field": "release", "equals": "abc"}
+
+
+def test_a_site_and_its_locations_take_what_a_service_says_of_them() -> None:
+    tls = {"certificate": "a.example.org"}
+    more = [
+        {"path": "/live/", "upstream": {"service": "api"}},
+        {"path": "/docs/", "static": {"directory": "/srv/docs"}},
+    ]
+    services = {
+        "web": NAMED | {"site": {"tls": tls, "locations": more}, "location": {"body_size": "1g"}},
+        "api": NAMED | {"path": "/api/", "site": {"tls": tls, "gzip": True}, "location": {"rate_limits": ["api"]}},
+    }
+    [site] = proxy_sites(services, "stack", ["web", "api"], maintenance="keep")
+    assert (site["tls"], site["gzip"], site["server_names"]) == (tls, True, ["a.example.org"])
+    assert [one["path"] for one in site["locations"]] == ["/", "/live/", "/docs/", "/api/"]
+    assert [one.get("upstream") for one in site["locations"]] == [
+        {"app": "stack", "service": "web"}, {"app": "stack", "service": "api"}, None, {"app": "stack", "service": "api"}
+    ]  # fmt: skip
+    assert (site["locations"][0]["body_size"], site["locations"][3]["rate_limits"]) == ("1g", ["api"])
+
+
+@pytest.mark.parametrize(
+    ("web", "api", "words"),
+    [
+        ({"tls": {"certificate": "a"}}, {"tls": {"certificate": "b"}}, "api.site.tls is not what another service says"),
+        ({"server_names": ["b"]}, {}, "app_web_services.web.site has server_names"),
+        ({"maintenance": True}, {}, "app_maintenance switches"),
+        (
+            {"locations": [{"upstream": {"service": "gone"}}]},
+            {},
+            "with the upstream gone, which is none of the services",
+        ),
+        ({"locations": [{"path": "/api/", "upstream": {"name": "x"}}]}, {}, "wants the path /api/"),
+    ],
+)
+def test_a_mistake_in_what_services_say_of_a_site_is_named(web: Any, api: Any, words: str) -> None:
+    services = {"web": NAMED | {"site": web}, "api": NAMED | {"path": "/api/", "site": api}}
+    with pytest.raises(InputError, match=words):
+        proxy_sites(services, "stack", ["web", "api"], "keep")
+
+
+def test_what_follows_from_a_service_cannot_be_said_of_its_location() -> None:
+    with pytest.raises(InputError, match=r"app_web_services\.web\.location has path"):
+        proxy_sites({"web": WEB | {"location": {"path": "/x"}}}, "stack", ["web"], "keep")
+
+
+def test_the_gate_asks_every_service_of_a_site_with_tls_over_tls() -> None:
+    services = {"web": NAMED | {"site": {"tls": {"certificate": "a"}}}, "api": NAMED | {"path": "/api/"}, "other": WEB}
+    web, api, other = proxy_checks(services, "abc")
+    assert {web["url"], api["url"]} == {"https://a.example.org/ready"}
+    assert (web["validate_certs"], api["validate_certs"]) == (False, False)
+    assert other["url"] == "http://127.0.0.1/ready"
 
 
 def test_upstreams_are_addresses_with_ports() -> None:
