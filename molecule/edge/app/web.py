@@ -16,7 +16,7 @@ class Answer(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Health, release and the request's own headers."""
-        told = {"status": "ok", "release": os.environ.get("APP_RELEASE"), "path": self.path, **dict(self.headers)}
+        told = {"ok": True, "release": os.environ.get("APP_RELEASE"), "path": self.path, **dict(self.headers)}
         body = json.dumps(told).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")

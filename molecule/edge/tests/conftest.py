@@ -86,6 +86,18 @@ class Edge:
         ask = f"openssl s_client -connect {SERVER}:443 -servername {NAME} </dev/null 2>/dev/null"
         return str(self.outside.check_output("sh -c %s", f"{ask} | openssl x509 -noout -serial"))
 
+    def start_short_lived(self, seconds: int) -> str:
+        """Start a second ACME server, whose certificates live so long; its directory URL."""
+        changes = f's/(certificateValidityPeriod": )[0-9]+/\\1{seconds}/; s/:14000/:14001/; s/:15000/:15001/'
+        self.outside.check_output(
+            "sudo sh -c %s",
+            f"sed -E '{changes}' /etc/pebble/pebble.json >/etc/pebble/short.json && "
+            "systemd-run --unit=pebble-short --setenv=PEBBLE_VA_NOSLEEP=1 --setenv=PEBBLE_WFE_NONCEREJECT=0 "
+            "/usr/bin/pebble -config /etc/pebble/short.json -dnsserver 127.0.0.1:8053",
+        )
+        self.outside.check_output("timeout 20 sh -c %s", "until ss -Hlnt | grep -q :14001; do sleep 0.1; done")
+        return f"https://{OUTSIDE}:14001/dir"
+
     def wait(self) -> None:
         """Wait until the stack and the containers of the tests answer on the server itself."""
         ports = " ".join(map(str, (443, 9001, UNLISTED, LOCAL)))
