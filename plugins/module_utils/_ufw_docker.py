@@ -66,6 +66,15 @@ end() {{
     done
 }}
 
+reloads() {{ # whether "ufw reload" called, which starts again at once
+    pid=$PPID
+    while [ "${{pid:-0}}" -gt 1 ]; do
+        if tr '\\0' ' ' <"/proc/$pid/cmdline" | grep -q '/ufw reload $'; then return 0; fi
+        pid=$(sed 's/.*) . //; s/ .*//' "/proc/$pid/stat")
+    done
+    return 1
+}}
+
 # Rules that send a port of 127.0.0.1 on do so before the kernel looks where the packet came from.
 loopback="-d 127.0.0.0/8 ! -i lo -j DROP"
 case "$1" in
@@ -74,8 +83,10 @@ start)
     jump iptables raw PREROUTING "$loopback"
     ;;
 stop | flush-all)
-    each end
-    leave iptables raw PREROUTING "$loopback"
+    if ! reloads; then
+        each end
+        leave iptables raw PREROUTING "$loopback"
+    fi
     ;;
 esac
 """

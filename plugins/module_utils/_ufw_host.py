@@ -19,7 +19,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._errors import 
     os_errors,
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._exec import Completed, run
-from ansible_collections.groundwork.backend.plugins.module_utils._ufw import Rule, parse_rules, plan
+from ansible_collections.groundwork.backend.plugins.module_utils._ufw import Rule, parse_rules
 from ansible_collections.groundwork.backend.plugins.module_utils._ufw_docker import (
     HOOK,
     RULES,
@@ -29,6 +29,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._ufw_docker imp
     with_hook,
     without_hook,
 )
+from ansible_collections.groundwork.backend.plugins.module_utils._ufw_plan import plan
 
 _CONF, _DEFAULTS, _DELIVERED = "/etc/ufw/ufw.conf", "/etc/default/ufw", "/usr/share/ufw/after.init"
 _USER_RULES = {"ipv4": "/etc/ufw/user.rules", "ipv6": "/etc/ufw/user6.rules"}

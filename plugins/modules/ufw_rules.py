@@ -175,7 +175,6 @@ from ansible_collections.groundwork.backend.plugins.module_utils._module import 
 from ansible_collections.groundwork.backend.plugins.module_utils._ufw import (
     ANYWHERE,
     Rule,
-    outcome,
     read_entries,
     read_networks,
     with_ssh,
@@ -189,6 +188,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._ufw_host impor
     switch_on,
     wanted_files,
 )
+from ansible_collections.groundwork.backend.plugins.module_utils._ufw_plan import outcome
 from ansible_collections.groundwork.backend.plugins.module_utils._ufw_ssh import (
     find_session,
     known_interfaces,

@@ -11,9 +11,7 @@ import pytest
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError, StateError
 from ansible_collections.groundwork.backend.plugins.module_utils._ufw import (
     Rule,
-    outcome,
     parse_rules,
-    plan,
     read_entries,
     with_ssh,
 )
@@ -23,6 +21,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._ufw_docker imp
     with_hook,
     without_hook,
 )
+from ansible_collections.groundwork.backend.plugins.module_utils._ufw_plan import outcome, plan
 from ansible_collections.groundwork.backend.plugins.module_utils._ufw_ssh import (
     Session,
     parse_connection,
