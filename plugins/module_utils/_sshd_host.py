@@ -119,8 +119,9 @@ def taken(address: str, port: int) -> bool:
 def apply(path: Path, before: str | None, text: str, listening: Sequence[str]) -> bool:
     """Write the file and have a running sshd take it over; whether it was reloaded.
 
-    sessions stay. When sshd does not answer afterwards, everything is as before, and StateError says so.
+    Sessions stay. When sshd does not answer afterwards, everything is as before, and StateError says so.
     """
+    ran = is_active(UNIT)
     with os_errors(f"write {PENDING}"):
         PENDING.touch()
     _write(path, text)
@@ -129,12 +130,10 @@ def apply(path: Path, before: str | None, text: str, listening: Sequence[str]) -
         if done.rc != 0:
             raise StateError(f"sshd refuses its configuration: {last_lines(done.stderr, 5)}")
         reloaded = reload(listening)
-    except BaseException as error:
+    except BaseException:
         _write(path, before or "")
-        if is_active(UNIT) or not isinstance(error, Exception):
-            run(["systemctl", "reload", UNIT], check=False)
-        else:
-            run(["systemctl", "restart", UNIT], check=False)  # sessions are processes of their own, and stay
+        if ran:  # a restart where it died: sessions are processes of their own, and stay
+            run(["systemctl", "reload" if is_active(UNIT) else "restart", UNIT], check=False)
         PENDING.unlink(missing_ok=True)
         raise
     PENDING.unlink(missing_ok=True)
