@@ -72,12 +72,14 @@ def _locked(lock: TextIO) -> bool:
 
 
 @contextmanager
-def fresh_host(root: Path, hosts: Mapping[str, str], folder: Path) -> Iterator[DockerHost]:
-    """A fresh host with an engine, for the length of the block; *hosts* are names and addresses to choose from."""
+def fresh_host(
+    root: Path, hosts: Mapping[str, str], folder: Path, os_name: str = "debian13-docker"
+) -> Iterator[DockerHost]:
+    """A fresh host, for the length of the block; *hosts* are names and addresses to choose from."""
     need_engine()
     with reserved(hosts) as name:
         try:
-            yield DockerHost.start(root, name, hosts[name], folder)
+            yield DockerHost.start(root, name, hosts[name], folder, os_name)
         finally:
             testbed(root, "host", "stop", name)
 
@@ -94,13 +96,14 @@ class DockerHost:
     folder: Path
 
     @classmethod
-    def start(cls, root: Path, name: str, address: str, folder: Path) -> DockerHost:
-        """Start a fresh host and wait for its engine."""
-        arguments = ("--os", "debian13-docker", "--address", address, "--fresh")
+    def start(cls, root: Path, name: str, address: str, folder: Path, os_name: str = "debian13-docker") -> DockerHost:
+        """Start a fresh host and wait for its engine, if it is of the kind that has one."""
+        arguments = ("--os", os_name, "--address", address, "--fresh")
         told = json.loads(testbed(root, "host", "start", name, *arguments).splitlines()[-1])
         host = cls(root, name, address, told["user"], told["private_key"], folder)
         host.inventory.write_text(testbed(root, "inventory"))
-        host.wait_for_engine()
+        if os_name.endswith("-docker"):
+            host.wait_for_engine()
         return host
 
     @property
