@@ -143,6 +143,9 @@ def server_errors(asked: str) -> Iterator[None]:
         code, told = _told(error)
         raise StateError(f"Could not {asked}: {told}.", fix=_FIXES.get(code or 0, ""), code=code) from error
     except errors.ConnectionFailure as error:
+        if isinstance(getattr(error, "details", None), Mapping):  # an answer all the same: it is not the primary
+            code, told = _told(error)
+            raise StateError(f"Could not {asked}: {told}.", fix=_FIXES.get(code or 0, ""), code=code) from error
         raise UnreachableError(
             f"Could not {asked}: the connection was lost.", fix="Look into the server's log, then run again."
         ) from error
@@ -229,7 +232,7 @@ def _told(error: Any) -> tuple[int | None, str]:
     """Code and words of an OperationFailure; of a failed write, those of its first document."""
     details = error.details or {}
     first = (details.get("writeErrors") or [details.get("writeConcernError") or details])[0]
-    code = first.get("code", error.code)
+    code = first.get("code", getattr(error, "code", None))
     words = str(first.get("errmsg") or error).rstrip(".")
     return code, f"{words} (code {code})" if code is not None else words
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError, StateError
+from ansible_collections.groundwork.backend.plugins.module_utils._errors import StateError
 from ansible_collections.groundwork.backend.plugins.module_utils._mongo_files import VIEW, Definition
 from ansible_collections.groundwork.backend.plugins.module_utils._mongo_read import definitions
 from ansible_collections.groundwork.backend.plugins.module_utils._mongo_work import Work
@@ -95,7 +95,7 @@ def discard(run: Run) -> dict[str, Any]:
             fix="Run action swap, which goes on.",
         )
     if run.stage.state() is None:
-        _require_ours(run, found)
+        _require_made_here(run.stage.name, found)
     run.actions.append(f"drop database {run.stage.name}")
     if not run.check_mode:
         run.stage.drop()
@@ -166,10 +166,14 @@ def _require_force(run: Run) -> None:
 def _require_ours(run: Run, found: tuple[Definition, ...]) -> None:
     """What is there under the name of the new database, and is not from this restore. Raises StateError."""
     name = run.stage.name
-    if run.target:
-        if not run.force:
-            raise StateError(f"The target {name!r} exists already.", fix="Use another name, or force: true.")
-    elif all(one.name != STATE for one in found):
+    if not run.target:
+        _require_made_here(name, found)
+    elif not run.force:
+        raise StateError(f"The target {name!r} exists already.", fix="Use another name, or force: true.")
+
+
+def _require_made_here(name: str, found: tuple[Definition, ...]) -> None:
+    if all(one.name != STATE for one in found):
         raise StateError(
             f"Database {name!r} exists already and was not made by mongo_restore.",
             fix="Look what it is; drop it, then run again.",
@@ -185,5 +189,3 @@ def _require_restorable(run: Run) -> None:
             f"MongoDB cannot move {', '.join(held)} from one database to another (a time series, or the server's own).",
             fix="Restore this set with mongorestore.",
         )
-    if run.target and run.stage.name == run.live:
-        raise InputError(f"The target {run.stage.name!r} is the live database.", fix="Use another name.")

@@ -28,6 +28,8 @@ description:
     O(action) with the same set finishes it. Stop what writes into the database before a swap.
   - A swap replaces what was live and cannot be taken back; take a backup before it. To move a collection from one
     database to another, the server copies it, so there must be room for the data twice.
+  - The user needs rights for both databases, as the role C(root) has them, or C(readWriteAnyDatabase) together with
+    C(dbAdminAnyDatabase). The owner of the live database alone cannot restore it.
   - Users and roles are not restored; C(mongorestore --restoreDbUsersAndRoles) reads them from the same folder.
 extends_documentation_fragment:
   - groundwork.backend._mongo
@@ -202,7 +204,10 @@ def execute(context: Context) -> dict[str, Any]:
     dump = load(set_path, params["component"])
     context.cleanup.enter_context(directory_lock(dump.folder, lambda: _busy(params["component"])))
     live = check_database(params["database"] or dump.database)
+    if target == live:
+        raise InputError(f"The target {target!r} is the live database.", fix="Use another name.")
     work = Work(context.cleanup.enter_context(Progress(params["progress_file"])), "restore")
+    work.total = dump.component.facts.get("data_bytes")
     server = context.cleanup.enter_context(connect(params, f"groundwork mongo_restore {os.getpid()}"))
     found = parts(dump)
     stage = Stage(

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.groundwork.backend.plugins.module_utils._artifact import ArtifactWriter, read_entry
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import DependencyError, InputError, StateError
+from ansible_collections.groundwork.backend.plugins.module_utils._manifest import Component
 from ansible_collections.groundwork.backend.plugins.module_utils._mongo import check_database, connect
 from ansible_collections.groundwork.backend.plugins.module_utils._mongo_bson import (
     CheckedFile,
@@ -33,6 +34,8 @@ from ansible_collections.groundwork.backend.plugins.module_utils._mongo_files im
     file_stem,
     is_dumped,
 )
+from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore import Dump, Part, staged_name
+from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_swap import plan
 
 DUMP = Path(__file__).resolve().parents[1] / "fixtures" / "mongodump"
 METADATA = sorted((DUMP / "plain" / "fixture_db").glob("*.metadata.json"))
@@ -166,3 +169,28 @@ def test_missing_pymongo_names_debians_package(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "pymongo", None)
     with pytest.raises(DependencyError, match="python3-pymongo"), connect({}, "test"):
         pass
+
+
+def test_the_staged_database_has_room_for_the_longest_collection() -> None:
+    component = Component("mongo", "c", (), "2026-11-21T00:00:00Z", 1.0, {"database": "innova_db"})
+    dump = Dump("20261121T000000Z", Path(), component)
+
+    def name_beside(collection: str) -> str:
+        return staged_name(dump, "innova_db", [Part(Definition(collection), None)])
+
+    assert name_beside("x" * 220) == "innova_db_restore_20261121t000000z"
+    for length in (221, 240, 245):
+        assert len(name_beside("x" * length)) + 1 + length <= 255
+    with pytest.raises(StateError, match="too long for a database beside the live one"):
+        name_beside("x" * 247)
+
+
+def test_steps_of_a_swap() -> None:
+    """Views in the way first, collections by name, views, and at last what the journal says is too much."""
+    view, other = Definition("v", "view", {"viewOn": "a"}), Definition("w", "view", {"viewOn": "a"})
+    staged = [Definition("a"), Definition("b"), view, other]
+    live = [Definition("a", "view"), Definition("b"), Definition("gone"), Definition("new"), Definition("w")]
+    steps = [(step.kind, step.name) for step in plan(staged, live, ["gone", "went"])]
+    assert steps == [
+        ("drop", "a"), ("move", "a"), ("move", "b"), ("view", "v"), ("drop", "w"), ("view", "w"), ("drop", "gone"),
+    ]  # fmt: skip
