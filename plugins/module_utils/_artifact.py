@@ -15,6 +15,7 @@ from typing import Any, Self
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import os_errors
 
 _WRITEBACK_BYTES = 8 << 20
+_NAME_BYTES = 255
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class ArtifactWriter:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        self.temporary = path.with_name(_temporary_name(path.name))
         self._hash = hashlib.sha256()
         self._bytes = 0
         self._to_disk = 0
@@ -95,6 +96,14 @@ class ArtifactWriter:
     def entry(self) -> FileEntry:
         """Name, bytes and sha256 of what was written so far."""
         return FileEntry(self.path.name, self._bytes, self._hash.hexdigest())
+
+
+def _temporary_name(name: str) -> str:
+    """For a file system, a name has 255 bytes at most; where the final one takes them all, a checksum stands for it."""
+    ending = f".{os.getpid()}.partial"
+    if len(os.fsencode(name)) + len(ending) < _NAME_BYTES:
+        return f".{name}{ending}"
+    return f".{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}{ending}"
 
 
 def write_file(path: Path, data: bytes) -> FileEntry:

@@ -16,6 +16,7 @@ from support.backup_sets import Sets
 from support.docker_host import DockerHost, fresh_host
 from support.migrations import Bench
 from support.modules import ModuleRunner
+from support.mongo import MongoServer, replica_set, standalone
 from support.postgres import PostgresServer
 from support.postgres_container import ContainerServer, need_image
 from support.rolling import Rolling, prepare
@@ -103,6 +104,20 @@ def bench17(module: ModuleRunner, postgres17: ContainerServer, tmp_path: Path) -
     name = f"seventeen_{next(_names)}"
     postgres17.create_database(name)
     return Bench(module, postgres17, name, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
+    """A replica set of one member, with authentication."""
+    with replica_set(tmp_path_factory.mktemp("mongo")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mongo_standalone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
+    """A standalone server, which has no snapshots."""
+    with standalone(tmp_path_factory.mktemp("mongo-standalone")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

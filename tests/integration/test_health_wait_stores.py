@@ -11,13 +11,13 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pymongo
 import pytest
 from support.modules import ModuleRunner
+from support.mongo import run_server
 from support.postgres import free_port
 
 CANARY = "canary-9f-password"
@@ -110,26 +110,14 @@ def test_what_listens_is_not_redis(wait: Wait) -> None:
     assert "does not speak Redis's protocol" in result["msg"] or "closed the connection" in result["msg"]
 
 
-@contextmanager
-def _mongo(storage: Path, port: int, *options: str) -> Iterator[None]:
-    argv = [str(Path(sys.executable).with_name("secantusd-py")), "--host", "127.0.0.1", "--port", str(port)]
-    argv += ["--storage-path", str(storage), "--cache-size", "64M", *options]
-    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=storage) as server:
-        try:
-            yield
-        finally:
-            server.terminate()
-            server.wait(20)
-
-
 @pytest.fixture(scope="module")
 def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a server with authentication, a one-member replica set."""
     storage, port = tmp_path_factory.mktemp("mongo"), free_port()
-    with _mongo(storage, port), pymongo.MongoClient("127.0.0.1", port, serverSelectionTimeoutMS=20000) as client:
+    with run_server(storage, port), pymongo.MongoClient("127.0.0.1", port, serverSelectionTimeoutMS=20000) as client:
         role = [{"role": "dbOwner", "db": "innova"}]
         client.innova.command("createUser", "app", pwd=CANARY, roles=role)
-    with _mongo(storage, port, "--auth"):
+    with run_server(storage, port, "--auth"):
         yield port
 
 

@@ -93,3 +93,12 @@ def test_a_full_disk_and_a_missing_folder_have_sentences(tmp_path: Path) -> None
 def test_an_unreadable_file_has_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="No such file"):
         read_entry(tmp_path / "dump")
+
+
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
+    names = ["a" * 254 + ending for ending in "xy"]
+    with ArtifactWriter(tmp_path / names[0]) as one, ArtifactWriter(tmp_path / names[1]) as other:
+        one.write(b"x")
+        other.write(b"y")
+    assert [(tmp_path / name).read_bytes() for name in names] == [b"x", b"y"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
