@@ -5,15 +5,17 @@
 from __future__ import annotations
 
 import contextlib
+import http
+import http.client
 import json
 import re
 import shlex
 import shutil
+import socket
+import ssl
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +26,10 @@ INVENTORY = "inventories/demo"
 LOG = ROOT / "build" / "demo"
 HOST = "demo"
 ADDRESS = "198.18.0.100"
-PROXY = f"http://{ADDRESS}"
+NAME = "demo.example.org"
+PROXY = f"https://{NAME}"
+TLS = LOG / "tls"
+OPEN, CLOSED = (22, 80, 443), (5432, 8081, 20000)
 SSH = [
     "ssh", "-i", "build/testbed/ssh/id_ed25519", "-o", "UserKnownHostsFile=build/testbed/ssh/known_hosts",
     "-o", "BatchMode=yes", f"debian@{ADDRESS}",
@@ -90,28 +95,77 @@ def playbook(name: str, log: str, *arguments: str) -> dict[str, int]:
     return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", recap[-1])}
 
 
-def ask(url: str, body: dict[str, Any] | None = None) -> Any:
+def make_certificate() -> None:
+    """A CA for this demo, and a certificate by it for the proxy."""
+    TLS.mkdir(parents=True, exist_ok=True)
+    new = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "30",
+    ]
+    ca = [*new, "-subj", "/CN=Demo CA", "-addext", "keyUsage=critical,keyCertSign"]
+    run("ca", *ca, "-keyout", str(TLS / "ca.key"), "-out", str(TLS / "ca.pem"))
+    signed = ["-CA", str(TLS / "ca.pem"), "-CAkey", str(TLS / "ca.key"), "-addext", f"subjectAltName=DNS:{NAME}"]
+    signed += ["-addext", "basicConstraints=critical,CA:FALSE"]
+    keys = ["-keyout", str(TLS / "key.pem"), "-out", str(TLS / "certificate.pem")]
+    run("certificate", *new, "-subj", f"/CN={NAME}", *signed, *keys)
+
+
+class Proxy(http.client.HTTPSConnection):
+    """A connection to the proxy by the name that its certificate is for, which no DNS knows."""
+
+    def connect(self) -> None:
+        """Connect, and require a certificate of the demo's CA."""
+        context = ssl.create_default_context(cafile=str(TLS / "ca.pem"))
+        self.sock = context.wrap_socket(socket.create_connection((ADDRESS, 443), timeout=30), server_hostname=NAME)
+
+
+def ask(path: str, body: dict[str, Any] | None = None) -> Any:
     """GET, or POST with a JSON body; returns the JSON answer. Raises DemoError."""
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})
+    data = None if body is None else json.dumps(body)
+    connection = Proxy(NAME, timeout=30)
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
-    except (urllib.error.URLError, OSError) as error:
-        raise DemoError(f"{url} did not answer: {error}") from error
+        connection.request("GET" if body is None else "POST", path, data, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        text = answer.read().decode()
+    except (OSError, http.client.HTTPException) as error:
+        raise DemoError(f"{PROXY}{path} did not answer: {error}") from error
+    finally:
+        connection.close()
+    if answer.status != http.HTTPStatus.OK:
+        raise DemoError(f"{PROXY}{path} answered {answer.status}: {text}")
+    return json.loads(text)
+
+
+def look_from_outside(seen: list[str]) -> None:
+    """Which ports take a connection from here."""
+    found = []
+    for port in (*OPEN, *CLOSED):
+        with contextlib.suppress(OSError), socket.create_connection((ADDRESS, port), timeout=3):
+            found.append(port)
+    if tuple(found) != OPEN:
+        raise DemoError(f"From outside the ports {found} are open, instead of {list(OPEN)}.")
+    seen.append(f"open: {', '.join(map(str, OPEN))}; closed: {', '.join(map(str, CLOSED))}")
 
 
 def post_claims(seen: list[str]) -> None:
     """Use the service: three claims, one of them a near duplicate."""
-    print(f"    GET /ready -> {json.dumps(ask(f'{PROXY}/ready'))}")
+    print(f"    GET /ready -> {json.dumps(ask('/ready'))}")
     answers = []
     for text in CLAIMS:
-        answers.append(ask(f"{PROXY}/claims", {"text": text}))
+        answers.append(ask("/claims", {"text": text}))
         print(f"    POST /claims {json.dumps(text)} -> {json.dumps(answers[-1])}")
     duplicates = [answer["duplicate"] for answer in answers]
     if duplicates[1] is not True or duplicates[2] is not False:
         raise DemoError(f"The second claim repeats the first and the third does not, and the answers say {duplicates}.")
-    similar = ask(f"{PROXY}/claims/{answers[0]['claim_id']}/similar?limit=2")
+    similar = ask(f"/claims/{answers[0]['claim_id']}/similar?limit=2")
     print(f"    GET /claims/{answers[0]['claim_id']}/similar -> {json.dumps(similar)}")
     seen.append(f"{len(CLAIMS)} claims posted, the near duplicate was found")
 
@@ -120,7 +174,8 @@ def post_claims(seen: list[str]) -> None:
 def load(seen: list[str]) -> Iterator[None]:
     """Requests from wrk on the host's own loopback, all the time; says how many there were and how many failed."""
     run("wrk-install", *SSH, "sudo apt-get update -qq && sudo apt-get install -qq --no-install-recommends wrk")
-    start = "nohup wrk --threads 1 --connections 8 --duration 300s --timeout 10s http://127.0.0.1/ready >wrk.log 2>&1 &"
+    run("hosts", *SSH, f"grep -q {NAME} /etc/hosts || echo 127.0.0.1 {NAME} | sudo tee -a /etc/hosts")
+    start = f"nohup wrk --threads 1 --connections 8 --duration 300s --timeout 10s {PROXY}/ready >wrk.log 2>&1 &"
     run("wrk-start", *SSH, f"sh -c {shlex.quote(start)}")
     yield
     report = run("wrk", *SSH, "pkill -INT wrk; while pgrep -x wrk >/dev/null; do sleep 0.1; done; cat wrk.log")
@@ -140,12 +195,12 @@ def change_release(seen: list[str]) -> None:
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(ROOT / "examples" / "verisphere", source)
     (source / "services" / "semantic_dedupe" / "NEWS").write_text("A new release.\n")
-    before = ask(f"{PROXY}/health")["release"]
+    before = ask("/health")["release"]
     with load(seen):
         playbook("deploy", "deploy-new", "-e", json.dumps({"app_source": {"path": str(source)}}))
-        new = ask(f"{PROXY}/health")["release"]
+        new = ask("/health")["release"]
         playbook("rollback", "rollback")
-    after = ask(f"{PROXY}/health")["release"]
+    after = ask("/health")["release"]
     if new == before or after != before:
         raise DemoError(f"Release {before} served, then {new}, then {after}.")
     seen.insert(0, f"{before} -> {new} -> {after}")
@@ -179,8 +234,11 @@ def demo() -> None:
             ADDRESS,
             "--fresh",
         )
+    make_certificate()
     with summary.step("site.yml on the bare host") as seen:
         seen.append("changed={changed} failed={failed}".format(**playbook("site", "site")))
+    with summary.step("look from outside") as seen:
+        look_from_outside(seen)
     with summary.step("post claims") as seen:
         post_claims(seen)
     for name in ("site", "deploy"):
@@ -209,7 +267,7 @@ def demo() -> None:
     print(
         "\nLook around:\n"
         f"  {' '.join(SSH)}\n"
-        "  sudo docker ps;  sudo ls -l /srv/verisphere /var/backups/verisphere;  curl http://127.0.0.1/ready\n"
+        "  sudo docker ps;  sudo ls -l /srv/verisphere /var/backups/verisphere;  curl https://demo.example.org/ready\n"
         "  The output of each step is in build/demo/.\n"
         "Clean up:  make demo-down (this host)  or  make testbed-down (all of the test bed)"
     )
