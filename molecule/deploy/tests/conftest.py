@@ -147,7 +147,10 @@ def greeting() -> str:
 
 @pytest.fixture(scope="session")
 def unchanged(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The id of the release of the unchanged application."""
+    """The id of the release of the unchanged application: the only one that there is, or what a deploy of it makes."""
+    listed = [host.check_output("sudo ls /srv/relay/releases").split() for host in (fleet.one, fleet.two)]
+    if listed[0] == listed[1] and len(listed[0]) == 1:
+        return listed[0][0]
     run = Playbook(tmp_path_factory.mktemp("unchanged"), SCENARIO / "inventory")("deploy")
     assert run.rc == 0, run.output
     current, other = fleet.releases()

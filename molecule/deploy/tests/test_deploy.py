@@ -114,9 +114,9 @@ def test_a_disk_that_is_full_while_building_is_named(
 
 
 def test_a_host_that_is_lost_in_the_middle_brings_the_others_back(
-    fleet: Fleet, own: str, playbook: Playbook, source: Path, tmp_path: Path
+    fleet: Fleet, unchanged: str, release: str, playbook: Playbook, source: Path
 ) -> None:
-    lose = tmp_path / "lose.yml"
+    lose = playbook.folder / "lose.yml"
     lose.write_text(
         "- name: Lose the connection\n"
         "  ansible.builtin.command: systemd-run sh -c 'sleep 1; systemctl stop ssh.socket ssh; pkill sshd'\n"
@@ -132,13 +132,13 @@ def test_a_host_that_is_lost_in_the_middle_brings_the_others_back(
         subprocess.run(["docker", "exec", "groundwork-testbed-deploy-two", "systemctl", "start", "ssh"], check=True)
     assert run.rc != 0
     assert "unreachable=1" in run.words, run.output
-    assert f"release {own} was brought back" in run.words, run.output
+    assert f"release {release} was brought back" in run.words, run.output
     assert load.report.failed == 0, load.report
-    assert fleet.releases() == [own, own]
-    assert fleet.served() == {own}
+    assert fleet.releases() == [release, release]
+    assert fleet.served() == {release}
     again = playbook("deploy")
     assert again.rc == 0, again.output
-    fleet.clean(own)
+    fleet.clean(unchanged)
 
 
 STOPS = [
