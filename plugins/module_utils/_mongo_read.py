@@ -27,8 +27,8 @@ from ansible_collections.groundwork.backend.plugins.module_utils._mongo_files im
 if TYPE_CHECKING:
     from bson.timestamp import Timestamp
 
-# A batch is the whole memory that a collection takes; the server would send up to 16 MiB.
-_BATCH_BYTES = 4 << 20
+# A collection takes a few times this in memory; the server would send up to 16 MiB.
+_BATCH_BYTES = 2 << 20
 _FIRST_DOCUMENTS, _MOST_DOCUMENTS = 100, 50_000
 _MOST_INDEXES = 1000  # servers allow 64 for a collection
 

@@ -25,7 +25,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore i
 
 STATE = "groundwork.restore"
 STAGING, STAGED, SWAPPING = "staging", "staged", "swapping"
-_BATCH_BYTES, _BATCH_DOCUMENTS = 4 << 20, 10_000
+_BATCH_BYTES, _BATCH_DOCUMENTS = 2 << 20, 10_000
 _SURE = {"w": "majority", "j": True}
 
 
