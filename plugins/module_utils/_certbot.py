@@ -50,12 +50,13 @@ def argv(request: Request) -> list[str]:
     ]  # fmt: skip
 
 
-def renewal_argv(name: str, *, dry_run: bool) -> list[str]:
-    """The command that renews a certificate if it is time, as the timer does, or tries whether it could."""
-    return [
-        "certbot", "renew", "--non-interactive", "--cert-name", name, "--no-random-sleep-on-renew",
-        *(["--dry-run"] if dry_run else []),
-    ]  # fmt: skip
+def renewal_argv(request: Request, *, trial: bool) -> list[str]:
+    """The command that renews a certificate if it is time, as the timer does, or tries whether it could.
+
+    A trial is at the test server of Let's Encrypt, also for certificates of other servers, unless they are named.
+    """
+    words = ["certbot", "renew", "--non-interactive", "--cert-name", request.name, "--no-random-sleep-on-renew"]
+    return [*words, "--dry-run", "--server", request.server] if trial else words
 
 
 def _challenge(request: Request) -> list[str]:

@@ -28,7 +28,8 @@ _UNREACHABLE = re.compile(
 )
 _NOISE = re.compile(
     r"^(?:Saving debug log to|Ask for help|Some challenges have failed|See the logfile|Account registered|"
-    r"Requesting a certificate|Renewing an existing|An unexpected error occurred:$|Plugins selected|Hint:)"
+    r"Processing /|[- ]+$|Requesting a certificate|Renewing an existing|"
+    r"An unexpected error occurred:$|Plugins selected|Hint:)"
 )
 _UFW = re.compile(
     r"^(?P<to>.+?)\s{2,}(?P<action>ALLOW|LIMIT|DENY|REJECT)(?: (?P<way>IN|OUT|FWD))?\s{2,}(?P<source>.+?)\s*(?:#.*)?$",

@@ -64,11 +64,11 @@ class Certbot:
 
     def renew(self, request: Request) -> Failure | None:
         """Renew as the timer does, with everybody's hooks; why not, when it fails."""
-        return self._failure(self._run(_certbot.renewal_argv(request.name, dry_run=False)), request)
+        return self._failure(self._run(_certbot.renewal_argv(request, trial=False)), request)
 
     def try_renewal(self, request: Request) -> Failure | None:
         """Try whether a renewal would work; why not, when it fails."""
-        return self._failure(self._run(_certbot.renewal_argv(request.name, dry_run=True)), request)
+        return self._failure(self._run(_certbot.renewal_argv(request, trial=True)), request)
 
     def delete(self, name: str) -> None:
         """Remove a certificate and its renewal. Raises CommandError."""

@@ -15,7 +15,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._probe_certific
 try:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
     from cryptography.x509.oid import NameOID
 
     CRYPTOGRAPHY = True
@@ -32,7 +32,7 @@ _LATE_PART = 4
 
 @dataclass(frozen=True)
 class Certificate:
-    """A leaf certificate. begins and ends: seconds since the epoch; serial: hex; key: "ecdsa", "rsa" or else."""
+    """A leaf certificate. begins and ends: seconds since the epoch; serial: hex; key: "ecdsa", "rsa" or empty."""
 
     names: tuple[str, ...]
     issuer: str
@@ -138,7 +138,9 @@ def _told(certificate: x509.Certificate) -> Certificate:
         addresses = [str(address) for address in alternative.get_values_for_type(x509.IPAddress)]
         names = tuple(sorted([*alternative.get_values_for_type(x509.DNSName), *addresses]))
     public = certificate.public_key()
-    kind = type(public).__name__.lower().lstrip("_")
+    kind = "ecdsa" if isinstance(public, ec.EllipticCurvePublicKey) else ""
+    if isinstance(public, rsa.RSAPublicKey):
+        kind = "rsa"
     with warnings.catch_warnings():  # the names that say UTC came with a version that Debian 12 does not have
         warnings.simplefilter("ignore")
         begins, ends = certificate.not_valid_before, certificate.not_valid_after
@@ -148,5 +150,5 @@ def _told(certificate: x509.Certificate) -> Certificate:
         f"{certificate.serial_number:x}",
         begins.replace(tzinfo=datetime.UTC).timestamp(),
         ends.replace(tzinfo=datetime.UTC).timestamp(),
-        "ecdsa" if kind.startswith("ec") else "rsa" if kind.startswith("rsa") else kind,
+        kind,
     )

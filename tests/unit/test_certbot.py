@@ -102,6 +102,13 @@ def test_the_command_asks_for_each_name_and_replaces_what_is_there() -> None:
     assert "--register-unsafely-without-email" not in words
 
 
+def test_a_trial_asks_the_server_of_the_certificate() -> None:
+    trial = _certbot.renewal_argv(REQUEST, trial=True)
+    assert trial[trial.index("--server") + 1] == DIRECTORY
+    assert "--dry-run" in trial
+    assert not {"--server", "--dry-run"} & set(_certbot.renewal_argv(REQUEST, trial=False))
+
+
 def test_a_dns_challenge_goes_by_its_plugin() -> None:
     words = _certbot.argv(replace(REQUEST, plugin="rfc2136", credentials="/x.ini", propagation_seconds=5))
     assert "--webroot" not in words
@@ -202,6 +209,7 @@ def test_a_placeholder_is_for_its_names_and_known_as_one() -> None:
     found = read(chain, "it")
     assert found.names == ("*.b.test", "a.test")
     assert found.placeholder
+    assert found.key == "ecdsa"
     assert found.lifetime_days == pytest.approx(90, abs=0.1)
     require_pair(chain, key, "it")
 
