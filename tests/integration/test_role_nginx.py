@@ -59,6 +59,7 @@ APP = {
     "locations": [
         ECHOED,
         {"path": "/keyed/", **ECHOED, "rate_limits": ["keyed"]},
+        {"path": "/strict/", **ECHOED, "rate_limits": ["strict"]},
         {"path": "/slow/", **ECHOED, "rate_limits": [], "connection_limit": 1},
         {"path": "/inside/", **ECHOED, "access": {"allow": ["127.0.0.0/8"]}},
         {"path": "/private/", **ECHOED, "basic_auth": {"users": "team"}},
@@ -89,6 +90,7 @@ SETTINGS = {
     "nginx_rate_limits": {
         "general": {"rate": "1000r/s", "burst": 1000},
         "keyed": {"rate": "2r/m", "burst": 1, "key": "header:X-API-Key", "methods": ["POST"]},
+        "strict": {"rate": "1r/m"},
     },
     "nginx_users": {"team": [{"name": "ada", "password": PASSWORD}]},
 }
@@ -118,15 +120,17 @@ class Edge:
 
     def play(self, *sites: Mapping[str, Any], entry: str = "main", **settings: Any) -> Run:
         """Run the role."""
-        playbook = self.folder / f"{entry}.yml"
         role = {"name": "groundwork.backend.nginx", "tasks_from": entry}
         task = {"name": "Bring nginx", "ansible.builtin.import_role": role}
+        return self.run(entry, [task], **{**SETTINGS, "nginx_sites": list(sites), **settings})
+
+    def run(self, name: str, tasks: list[dict[str, Any]], **settings: Any) -> Run:
+        """Run these tasks."""
+        playbook = self.folder / f"{name}.yml"
         playbook.write_text(
-            json.dumps([{"hosts": self.host.name, "become": True, "gather_facts": False, "tasks": [task]}])
+            json.dumps([{"hosts": self.host.name, "become": True, "gather_facts": False, "tasks": tasks}])
         )
-        run = Playbook(self.folder, self.host.inventory)(
-            str(playbook), "-vv", "--diff", **{**SETTINGS, "nginx_sites": list(sites), **settings}
-        )
+        run = Playbook(self.folder, self.host.inventory)(str(playbook), "-vv", "--diff", **settings)
         assert PASSWORD not in run.output
         return run
 
@@ -250,6 +254,10 @@ def test_too_many_requests_with_one_key_are_refused_and_do_not_reach_the_service
     assert b"There were too many requests." in html.body
 
 
+def test_a_limit_without_burst_lets_one_request_through_at_once(edge: Edge) -> None:
+    assert [edge.ask("https://app.test/strict/").status for _ in range(2)] == [200, 429]
+
+
 def test_a_refusal_of_the_service_is_passed_on_as_it_is(edge: Edge) -> None:
     answer = edge.ask("https://app.test/busy")
     assert (answer.status, "retry-after" in answer.headers, "count" in answer.json) == (429, False, True)
@@ -326,6 +334,26 @@ def test_a_broken_snippet_keeps_what_runs_and_is_named(edge: Edge) -> None:
     assert run.rc != 0
     assert 'line 2 of the managed file snippets/edge/plain.conf: unknown directive "retrun"' in run.words
     assert edge.ask("http://plain.test/snippet").status == 204
+
+
+def test_a_release_whose_upstream_is_not_listed_any_more_is_gone_back_to(edge: Edge) -> None:
+    switch = {"host": edge.host.name, "app": "edge", "member": "app1"}
+    steps: list[tuple[str, list[Mapping[str, Any]]]] = [
+        ("preflight", [MODERN]),
+        ("switch", [MODERN]),
+        ("switch", [APP, MODERN, PLAIN]),
+    ]
+    tasks = [
+        {
+            "name": f"Bring {len(sites)}",
+            "ansible.builtin.include_role": {"name": "groundwork.backend.nginx", "tasks_from": entry},
+            "vars": {"nginx_sites": sites, "nginx_switch": switch},
+        }
+        for entry, sites in steps
+    ]
+    run = edge.run("back", tasks, **{**SETTINGS, "nginx_upstreams": {}})
+    assert run.rc == 0, run.output
+    assert edge.ask("https://app.test/").status == 200
 
 
 def test_what_is_not_asked_for_any_more_goes_and_a_modern_host_refuses_tls_12(edge: Edge) -> None:
