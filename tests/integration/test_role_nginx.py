@@ -60,7 +60,7 @@ APP = {
         ECHOED,
         {"path": "/keyed/", **ECHOED, "rate_limits": ["keyed"]},
         {"path": "/strict/", **ECHOED, "rate_limits": ["strict"]},
-        {"path": "/slow/", **ECHOED, "rate_limits": [], "connection_limit": 1},
+        {"path": "/slow/", **ECHOED, "rate_limits": [], "connection_limit": "1"},
         {"path": "/inside/", **ECHOED, "access": {"allow": ["127.0.0.0/8"]}},
         {"path": "/private/", **ECHOED, "basic_auth": {"users": "team"}},
         {"path": "/status", "stub_status": True, "access": {"allow": ["127.0.0.1"]}},
@@ -83,7 +83,7 @@ PLAIN = {
     "health_paths": ["/health"],
     "locations": [ECHOED, {"path": "/open/", **ECHOED, "basic_auth": {}}],
 }
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "nginx_app": "edge",
     "nginx_settle_seconds": 0,
     "nginx_upstreams": {"echo": ["unix:/run/echo/socket"]},
@@ -94,6 +94,19 @@ SETTINGS = {
     },
     "nginx_users": {"team": [{"name": "ada", "password": PASSWORD}]},
 }
+# What sites/unknown_.conf was before there were certificates.
+EARLIER = """
+# Names that no site has: the connection is closed without an answer.
+server {
+    listen 80 default_server;
+    listen [::]:80 default_server;
+    server_name _;
+    server_tokens off;
+    set $groundwork_site "";
+    access_log /var/log/nginx/groundwork.access.log groundwork;
+    return 444;
+}
+"""
 
 
 @dataclass(frozen=True)
@@ -169,6 +182,14 @@ class Edge:
             "| grep -aE '^New, |^ALPN|error' || true"
         )
 
+    def told(self, name: str, option: str) -> str:
+        """What a site answers over a version of TLS; nothing when it closes the connection."""
+        request = f"printf 'GET / HTTP/1.1\\r\\nHost: {name}\\r\\nConnection: close\\r\\n\\r\\n'; sleep 1"
+        return self.host.sh(
+            f"({request}) | openssl s_client -quiet -connect 127.0.0.1:443 -servername {name} {option} "
+            "2>/dev/null || true"
+        )
+
 
 @pytest.fixture(scope="module")
 def edge(docker_host: DockerHost, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
@@ -209,16 +230,8 @@ def test_protocols_ciphers_and_http2(edge: Edge) -> None:
 
 
 def test_a_modern_site_beside_others_does_not_answer_over_tls_12(edge: Edge) -> None:
-    request = "printf 'GET / HTTP/1.1\\r\\nHost: modern.test\\r\\nConnection: close\\r\\n\\r\\n'; sleep 1"
-    told = [
-        edge.host.sh(
-            f"({request}) | openssl s_client -quiet -connect 127.0.0.1:443 -servername modern.test {option} "
-            "2>/dev/null || true"
-        )
-        for option in ("-tls1_3", "-tls1_2")
-    ]
-    assert "200 OK" in told[0]
-    assert told[1] == ""
+    assert edge.told("modern.test", "-tls1_3").startswith("HTTP/1.1 200 OK")
+    assert edge.told("modern.test", "-tls1_2") == ""
 
 
 def test_plain_http_is_sent_on_with_method_and_query_except_for_the_challenge(edge: Edge) -> None:
@@ -356,8 +369,26 @@ def test_a_release_whose_upstream_is_not_listed_any_more_is_gone_back_to(edge: E
     assert edge.ask("https://app.test/").status == 200
 
 
+def test_a_list_of_users_stays_as_long_as_a_site_that_is_served_names_it(edge: Edge) -> None:
+    assert edge.good(entry="prepare", nginx_users={"staff": SETTINGS["nginx_users"]["team"]}) > 0
+    assert edge.host.sh("ls /etc/nginx/groundwork-users/edge").split() == ["staff", "team"]
+    assert edge.good(entry="prepare", nginx_users={}) == 1
+    assert edge.host.sh("ls /etc/nginx/groundwork-users/edge").split() == ["team"]
+
+
+def test_a_modern_site_of_another_stack_leaves_tls_12_to_the_rest(edge: Edge) -> None:
+    aside = MODERN | {"server_names": ["modern.test"], "default": True}
+    edge.good(APP)
+    edge.good(aside, nginx_app="a")
+    assert edge.told("app.test", "-tls1_2").startswith("HTTP/1.1 200 OK")
+    assert edge.told("modern.test", "-tls1_3").startswith("HTTP/1.1 200 OK")
+    assert "New, TLSv1.2" in edge.handshake("-tls1_2", name="modern.test")
+    assert edge.told("modern.test", "-tls1_2") == ""
+    edge.good(nginx_app="a")
+
+
 def test_what_is_not_asked_for_any_more_goes_and_a_modern_host_refuses_tls_12(edge: Edge) -> None:
-    assert edge.good(MODERN, nginx_users={}) > 0
+    assert edge.good(MODERN, nginx_users={}, nginx_tls_profile="modern") > 0
     assert "alert protocol version" in edge.handshake("-tls1_2", name="modern.test")
     assert "New, TLSv1.3" in edge.handshake("-tls1_3", name="modern.test")
     assert "unrecognized name" in edge.handshake(name="app.test")
@@ -372,8 +403,9 @@ def test_what_is_not_asked_for_any_more_goes_and_a_modern_host_refuses_tls_12(ed
 def test_a_host_of_an_earlier_version_answers_challenges_after_the_next_preparation(edge: Edge) -> None:
     strip = (
         "import pathlib, re; [f.write_text(re.sub(r'(?ms)^    # Who issues.*?^    }\\n', '', f.read_text())) "
-        "for f in pathlib.Path('/etc/nginx/groundwork/live/sites').rglob('*.conf')]"
+        "for f in pathlib.Path('/etc/nginx/groundwork/live/sites/edge').glob('*.conf')]"
     )
+    edge.host.write("/etc/nginx/groundwork/live/sites/unknown_.conf", EARLIER)
     edge.host.sh(f'python3 -c "{strip}"; systemctl reload nginx')
     edge.host.write("/var/lib/groundwork/acme/.well-known/acme-challenge/later", "proof")
     assert edge.good(entry="prepare") > 0
