@@ -141,7 +141,7 @@ def _names(service: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(service.get("server_names") or ())
 
 
-def proxy_checks(rolled: Settings, release: str) -> list[dict[str, Any]]:
+def proxy_checks(rolled: Settings, release: str, http_port: Any = 80, https_port: Any = 443) -> list[dict[str, Any]]:
     """The health_wait checks of a proxy host: each rolled service by its public name, as the proxy itself reaches it.
 
     With several app hosts the proxy asks them in turn, so that the old release answers now and then; the wait goes on
@@ -155,17 +155,24 @@ def proxy_checks(rolled: Settings, release: str) -> list[dict[str, Any]]:
         check: dict[str, Any] = {
             "name": f"{name} through the proxy",
             "kind": "http",
-            "url": f"http://{server_name}{service['health']['path']}",
+            "url": f"http://{server_name}{_port(http_port, 80)}{service['health']['path']}",
             "address": "127.0.0.1",
         }
         if _names(service) in encrypted:
-            check |= {"url": check["url"].replace("http", "https", 1), "validate_certs": False}
+            check |= {
+                "url": f"https://{server_name}{_port(https_port, 443)}{service['health']['path']}",
+                "validate_certs": False,
+            }
         if "expect" in service["health"]:
             check["jmespath"] = service["health"]["expect"]
         if "release" in service["health"]:
             check["release"] = {"field": service["health"]["release"], "equals": release}
         checks.append(check)
     return checks
+
+
+def _port(port: Any, usual: int) -> str:
+    return "" if int(port) == usual else f":{port}"
 
 
 def upstream_servers(rolled: Sequence[str], endpoints: Settings, which: str) -> list[dict[str, Any]]:

@@ -64,7 +64,8 @@ def problems(
             path = location.get("path") or "/"
             found += _location(f"The location {path} of the site {site['name']}", path, location, known)
             found += _rules(f"The location {path} of the site {site['name']}", location, known)
-            if location.get("stub_status") and not (location.get("access") or site.get("access") or {}).get("allow"):
+            access = location["access"] if "access" in location else site.get("access")
+            if location.get("stub_status") and not (access or {}).get("allow"):
                 found.append(
                     f"The location {path} of the site {site['name']} shows nginx's own figures, and everybody could "
                     "read them. Name the networks that may in access.allow."
@@ -192,9 +193,13 @@ def _rate_limits(limits: Mapping[str, Entries]) -> Iterator[str]:
             yield f"{where}.key is {limit['key']!r}: give address, or a header such as header:X-API-Key."
         if not _SIZE.fullmatch(str(limit.get("size", "10m"))):
             yield f"{where}.size is {limit['size']!r}: give a number with k or m."
-        if [one for one in limit.get("methods", ()) if not re.fullmatch(r"[A-Z]+", str(one))]:
-            yield f"{where}.methods is {limit['methods']}: give methods in capitals, such as POST."
-        yield from _networks(f"{where}.exempt", limit.get("exempt", ()))
+        methods, exempt = limit.get("methods", []), limit.get("exempt", [])
+        if not isinstance(methods, list) or [one for one in methods if not re.fullmatch(r"[A-Z]+", str(one))]:
+            yield f"{where}.methods is {methods}: give a list of methods in capitals, such as [POST]."
+        if not isinstance(exempt, list):
+            yield f"{where}.exempt is {exempt}: give a list of networks, such as [10.0.0.0/8]."
+        else:
+            yield from _networks(f"{where}.exempt", exempt)
 
 
 def _users(lists: Mapping[str, Any]) -> Iterator[str]:

@@ -59,7 +59,8 @@ APP = {
     "locations": [
         ECHOED,
         {"path": "/keyed/", **ECHOED, "rate_limits": ["keyed"]},
-        {"path": "/slow/", **ECHOED, "rate_limits": [], "connection_limit": 1},
+        {"path": "/strict/", **ECHOED, "rate_limits": ["strict"]},
+        {"path": "/slow/", **ECHOED, "rate_limits": [], "connection_limit": "1"},
         {"path": "/inside/", **ECHOED, "access": {"allow": ["127.0.0.0/8"]}},
         {"path": "/private/", **ECHOED, "basic_auth": {"users": "team"}},
         {"path": "/status", "stub_status": True, "access": {"allow": ["127.0.0.1"]}},
@@ -82,16 +83,30 @@ PLAIN = {
     "health_paths": ["/health"],
     "locations": [ECHOED, {"path": "/open/", **ECHOED, "basic_auth": {}}],
 }
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "nginx_app": "edge",
     "nginx_settle_seconds": 0,
     "nginx_upstreams": {"echo": ["unix:/run/echo/socket"]},
     "nginx_rate_limits": {
         "general": {"rate": "1000r/s", "burst": 1000},
         "keyed": {"rate": "2r/m", "burst": 1, "key": "header:X-API-Key", "methods": ["POST"]},
+        "strict": {"rate": "1r/m"},
     },
     "nginx_users": {"team": [{"name": "ada", "password": PASSWORD}]},
 }
+# What sites/unknown_.conf was before there were certificates.
+EARLIER = """
+# Names that no site has: the connection is closed without an answer.
+server {
+    listen 80 default_server;
+    listen [::]:80 default_server;
+    server_name _;
+    server_tokens off;
+    set $groundwork_site "";
+    access_log /var/log/nginx/groundwork.access.log groundwork;
+    return 444;
+}
+"""
 
 
 @dataclass(frozen=True)
@@ -118,15 +133,17 @@ class Edge:
 
     def play(self, *sites: Mapping[str, Any], entry: str = "main", **settings: Any) -> Run:
         """Run the role."""
-        playbook = self.folder / f"{entry}.yml"
         role = {"name": "groundwork.backend.nginx", "tasks_from": entry}
         task = {"name": "Bring nginx", "ansible.builtin.import_role": role}
+        return self.run(entry, [task], **{**SETTINGS, "nginx_sites": list(sites), **settings})
+
+    def run(self, name: str, tasks: list[dict[str, Any]], **settings: Any) -> Run:
+        """Run these tasks."""
+        playbook = self.folder / f"{name}.yml"
         playbook.write_text(
-            json.dumps([{"hosts": self.host.name, "become": True, "gather_facts": False, "tasks": [task]}])
+            json.dumps([{"hosts": self.host.name, "become": True, "gather_facts": False, "tasks": tasks}])
         )
-        run = Playbook(self.folder, self.host.inventory)(
-            str(playbook), "-vv", "--diff", **{**SETTINGS, "nginx_sites": list(sites), **settings}
-        )
+        run = Playbook(self.folder, self.host.inventory)(str(playbook), "-vv", "--diff", **settings)
         assert PASSWORD not in run.output
         return run
 
@@ -163,6 +180,14 @@ class Edge:
         return self.host.sh(
             f"openssl s_client -connect 127.0.0.1:443 -servername {name} {' '.join(options)} </dev/null 2>&1 "
             "| grep -aE '^New, |^ALPN|error' || true"
+        )
+
+    def told(self, name: str, option: str) -> str:
+        """What a site answers over a version of TLS; nothing when it closes the connection."""
+        request = f"printf 'GET / HTTP/1.1\\r\\nHost: {name}\\r\\nConnection: close\\r\\n\\r\\n'; sleep 1"
+        return self.host.sh(
+            f"({request}) | openssl s_client -quiet -connect 127.0.0.1:443 -servername {name} {option} "
+            "2>/dev/null || true"
         )
 
 
@@ -205,16 +230,8 @@ def test_protocols_ciphers_and_http2(edge: Edge) -> None:
 
 
 def test_a_modern_site_beside_others_does_not_answer_over_tls_12(edge: Edge) -> None:
-    request = "printf 'GET / HTTP/1.1\\r\\nHost: modern.test\\r\\nConnection: close\\r\\n\\r\\n'; sleep 1"
-    told = [
-        edge.host.sh(
-            f"({request}) | openssl s_client -quiet -connect 127.0.0.1:443 -servername modern.test {option} "
-            "2>/dev/null || true"
-        )
-        for option in ("-tls1_3", "-tls1_2")
-    ]
-    assert "200 OK" in told[0]
-    assert told[1] == ""
+    assert edge.told("modern.test", "-tls1_3").startswith("HTTP/1.1 200 OK")
+    assert edge.told("modern.test", "-tls1_2") == ""
 
 
 def test_plain_http_is_sent_on_with_method_and_query_except_for_the_challenge(edge: Edge) -> None:
@@ -248,6 +265,10 @@ def test_too_many_requests_with_one_key_are_refused_and_do_not_reach_the_service
     html = edge.ask("https://app.test/keyed/", "POST", X_API_Key="one", Accept="text/html")
     assert (html.status, html.headers["content-type"]) == (429, "text/html")
     assert b"There were too many requests." in html.body
+
+
+def test_a_limit_without_burst_lets_one_request_through_at_once(edge: Edge) -> None:
+    assert [edge.ask("https://app.test/strict/").status for _ in range(2)] == [200, 429]
 
 
 def test_a_refusal_of_the_service_is_passed_on_as_it_is(edge: Edge) -> None:
@@ -328,8 +349,46 @@ def test_a_broken_snippet_keeps_what_runs_and_is_named(edge: Edge) -> None:
     assert edge.ask("http://plain.test/snippet").status == 204
 
 
+def test_a_release_whose_upstream_is_not_listed_any_more_is_gone_back_to(edge: Edge) -> None:
+    switch = {"host": edge.host.name, "app": "edge", "member": "app1"}
+    steps: list[tuple[str, list[Mapping[str, Any]]]] = [
+        ("preflight", [MODERN]),
+        ("switch", [MODERN]),
+        ("switch", [APP, MODERN, PLAIN]),
+    ]
+    tasks = [
+        {
+            "name": f"Bring {len(sites)}",
+            "ansible.builtin.include_role": {"name": "groundwork.backend.nginx", "tasks_from": entry},
+            "vars": {"nginx_sites": sites, "nginx_switch": switch},
+        }
+        for entry, sites in steps
+    ]
+    run = edge.run("back", tasks, **{**SETTINGS, "nginx_upstreams": {}})
+    assert run.rc == 0, run.output
+    assert edge.ask("https://app.test/").status == 200
+
+
+def test_a_list_of_users_stays_as_long_as_a_site_that_is_served_names_it(edge: Edge) -> None:
+    assert edge.good(entry="prepare", nginx_users={"staff": SETTINGS["nginx_users"]["team"]}) > 0
+    assert edge.host.sh("ls /etc/nginx/groundwork-users/edge").split() == ["staff", "team"]
+    assert edge.good(entry="prepare", nginx_users={}) == 1
+    assert edge.host.sh("ls /etc/nginx/groundwork-users/edge").split() == ["team"]
+
+
+def test_a_modern_site_of_another_stack_leaves_tls_12_to_the_rest(edge: Edge) -> None:
+    aside = MODERN | {"server_names": ["modern.test"], "default": True}
+    edge.good(APP)
+    edge.good(aside, nginx_app="a")
+    assert edge.told("app.test", "-tls1_2").startswith("HTTP/1.1 200 OK")
+    assert edge.told("modern.test", "-tls1_3").startswith("HTTP/1.1 200 OK")
+    assert "New, TLSv1.2" in edge.handshake("-tls1_2", name="modern.test")
+    assert edge.told("modern.test", "-tls1_2") == ""
+    edge.good(nginx_app="a")
+
+
 def test_what_is_not_asked_for_any_more_goes_and_a_modern_host_refuses_tls_12(edge: Edge) -> None:
-    assert edge.good(MODERN, nginx_users={}) > 0
+    assert edge.good(MODERN, nginx_users={}, nginx_tls_profile="modern") > 0
     assert "alert protocol version" in edge.handshake("-tls1_2", name="modern.test")
     assert "New, TLSv1.3" in edge.handshake("-tls1_3", name="modern.test")
     assert "unrecognized name" in edge.handshake(name="app.test")
@@ -344,8 +403,9 @@ def test_what_is_not_asked_for_any_more_goes_and_a_modern_host_refuses_tls_12(ed
 def test_a_host_of_an_earlier_version_answers_challenges_after_the_next_preparation(edge: Edge) -> None:
     strip = (
         "import pathlib, re; [f.write_text(re.sub(r'(?ms)^    # Who issues.*?^    }\\n', '', f.read_text())) "
-        "for f in pathlib.Path('/etc/nginx/groundwork/live/sites').rglob('*.conf')]"
+        "for f in pathlib.Path('/etc/nginx/groundwork/live/sites/edge').glob('*.conf')]"
     )
+    edge.host.write("/etc/nginx/groundwork/live/sites/unknown_.conf", EARLIER)
     edge.host.sh(f'python3 -c "{strip}"; systemctl reload nginx')
     edge.host.write("/var/lib/groundwork/acme/.well-known/acme-challenge/later", "proof")
     assert edge.good(entry="prepare") > 0

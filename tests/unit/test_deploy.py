@@ -138,6 +138,12 @@ def test_the_gate_asks_every_service_of_a_site_with_tls_over_tls() -> None:
     assert other["url"] == "http://127.0.0.1/ready"
 
 
+def test_the_gate_asks_at_the_ports_of_the_proxy() -> None:
+    services = {"web": NAMED | {"site": {"tls": {"certificate": "a"}}}, "other": WEB}
+    urls = [check["url"] for check in proxy_checks(services, "abc", "8080", 8443)]
+    assert urls == ["https://a.example.org:8443/ready", "http://127.0.0.1:8080/ready"]
+
+
 def test_upstreams_are_addresses_with_ports() -> None:
     endpoints = {"web": {"new": [{"host": "::1", "port": 20000}, {"host": "10.0.0.1", "port": 20001}], "old": []}}
     assert upstream_servers(["web"], endpoints, "new") == [
