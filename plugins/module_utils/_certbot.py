@@ -13,6 +13,8 @@ from ansible_collections.groundwork.backend.plugins.module_utils._tls_x509 impor
 # Before, certificates were renewed 30 days before their end whatever their lifetime, and there were no profiles.
 RELATIVE_SINCE = (4, 0)
 _LINE = re.compile(r"^(?P<key>[A-Za-z0-9_]+)\s*=\s*(?P<value>.*?)\s*$")
+# What timed() writes; certbot itself suggests days.
+_OURS = re.compile(r"^renew_before_expiry\s*=\s*\d+ hours[ \t]*\n", re.MULTILINE)
 _BEFORE = re.compile(r"^#?\s*renew_before_expiry\s*=.*\n", re.MULTILINE)
 
 
@@ -116,8 +118,13 @@ def _way(renewal: Mapping[str, str]) -> tuple[str, str]:
     return name, renewal.get(f"{name.replace('-', '_')}_credentials", "")
 
 
-def with_renew_before(renewal: str, certificate: Certificate) -> str:
-    """The renewal file of an old certbot, with a time before the end that suits the certificate's lifetime."""
+def timed(renewal: str, certificate: Certificate, version: tuple[int, int]) -> str:
+    """The renewal file, so that this certbot renews at a time that suits the certificate's lifetime.
+
+    An old one has to be told the time before the end. A newer one knows it, and what an older one was told would count.
+    """
+    if version >= RELATIVE_SINCE:
+        return _OURS.sub("", renewal)
     line = f"renew_before_expiry = {round(certificate.renewed_days() * 24)} hours\n"
     return line + _BEFORE.sub("", renewal)
 

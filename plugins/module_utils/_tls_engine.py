@@ -87,7 +87,7 @@ class Engine:
         if record and record.app != self.app:
             raise InputError(
                 f"The certificate {name} belongs to the stack {record.app}, and {self.app} asks for it, too.",
-                fix="Give this one another name, or name that one in tls.certificate without asking for it.",
+                fix="Set shared: true for it in certbot_certificates, or give this one another name.",
             )
 
     def _enter(self, wanted: Sequence[Wanted]) -> None:
@@ -210,11 +210,11 @@ class Engine:
             )
 
     def _renew_in_time(self, name: str) -> None:
-        """An old certbot has to be told when to renew: what it does by itself suits certificates of 90 days."""
+        """Have certbot renew in time by itself: an old one suits certificates of 90 days only."""
         text, live = self.store.renewal_text(name), certificate(self.store.live(name))
-        if not text or live is None or self.certbot.version >= _certbot.RELATIVE_SINCE:
+        if not text or live is None:
             return
-        if (new := _certbot.with_renew_before(text, live)) != text:
+        if (new := _certbot.timed(text, live, self.certbot.version)) != text:
             self._did(name, "renewal")
             if not self.check:
                 write_file(self.store.renewal(name), new.encode())

@@ -93,7 +93,7 @@ class Edge:
         arguments = {
             "certificates": list(certificates),
             "server": SERVER,
-            "ca_file": "/etc/groundwork/acme-ca.pem",
+            "ca_file": "/etc/groundwork/acme-ca.d/shop.pem",
             **options,
         }
         return self.host.module("tls_certificates", arguments, check=check)
@@ -168,11 +168,14 @@ def failure(result: dict[str, Any]) -> dict[str, str]:
 
 
 def test_check_mode_changes_nothing_on_a_bare_host(edge: Edge) -> None:
-    before = edge.host.sh("ls -A /etc /etc/systemd/system")
+    folders = "/etc/groundwork /etc/letsencrypt /etc/systemd/system"
+    look = f"find {folders} -printf '%p %l %s %m %T@\\n' 2>/dev/null | sort"
+    before = edge.host.sh(look)
     run = edge.play("--check", certbot_sites=SITES)
     assert run.rc == 0, run.output
     assert run.changed > 0
-    assert edge.host.sh("ls -A /etc /etc/systemd/system") == before
+    assert "/etc/systemd/system/" in before
+    assert edge.host.sh(look) == before
 
 
 def test_the_role_brings_a_certificate_and_a_second_run_changes_nothing(shop: Edge) -> None:
@@ -214,6 +217,36 @@ def test_the_timer_renews_and_the_renewed_one_is_served(shop: Edge, authority: A
     shop.host.sh("systemctl start certbot.service")
     shop.settle("shop.test", "shop")
     assert "Pebble" in shop.served("shop.test")["issuer"]
+
+
+def test_a_second_stack_takes_no_trust_and_no_profile_from_the_first(shop: Edge, authority: Authority) -> None:
+    """It trusts what the system trusts, so that it gets nothing from this server."""
+    sites = [{"certificate": "second.test", "names": ["second.test"]}]
+    run = shop.play(entries=["main"], certbot_app="second", certbot_ca="", certbot_profile="", certbot_sites=sites)
+    assert "is not trusted" in run.words, run.output
+    assert "preferred-profile = shortlived" in shop.host.sh("cat /etc/letsencrypt/cli.ini")
+    shop.age("shop", authority, days_left=2, name="shop.test")
+    shop.host.sh("systemctl start certbot.service; systemctl reload nginx")
+    shop.settle("shop.test", "shop")
+    assert "Pebble" in shop.served("shop.test")["issuer"]
+
+
+def test_two_profiles_on_a_host_are_refused(shop: Edge) -> None:
+    sites = [{"certificate": "second.test", "names": ["second.test"]}]
+    run = shop.play(entries=["main"], certbot_app="second", certbot_profile="classic", certbot_sites=sites)
+    assert run.rc != 0
+    assert "shop asks for preferred-profile = shortlived" in run.words
+
+
+def test_certbot_may_have_no_settings(shop: Edge) -> None:
+    shop.host.sh("mv /etc/letsencrypt/cli.ini /root/cli.ini")
+    sites = [{"certificate": "second.test", "names": ["second.test"]}]
+    try:
+        run = shop.play(entries=["main"], certbot_app="second", certbot_ca="", certbot_profile="", certbot_sites=sites)
+        assert "is not trusted" in run.words, run.output
+        assert shop.host.sh("ls /etc/letsencrypt/cli.ini 2>/dev/null || true") == ""
+    finally:
+        shop.host.sh("mv /root/cli.ini /etc/letsencrypt/cli.ini")
 
 
 def test_without_the_server_the_old_one_stays(shop: Edge, authority: Authority) -> None:
@@ -279,4 +312,29 @@ def test_what_is_not_listed_goes_unless_nginx_names_it(shop: Edge) -> None:
     """The run with the brought certificate listed nothing else of the stack main."""
     left = shop.host.sh(f"ls {TLS}; ls /etc/letsencrypt/renewal").split()
     assert {"early.test", "names", "shop", "own.test"} <= set(left)
-    assert not {"fine.test", "fine.test.conf", "six.test", "six.test.conf"} & set(left)
+    assert not {"fine.test", "fine.test.conf", "lost.test"} & set(left)
+
+
+def test_a_certificate_of_another_stack_is_served_and_not_asked_for(shop: Edge) -> None:
+    refused = shop.play(entries=["main"], certbot_app="second", certbot_ca="", certbot_sites=SITES)
+    assert "Set shared: true for it in certbot_certificates" in refused.words
+    shared = [{"name": "shop", "shared": True}]
+    run = shop.play(certbot_app="second", certbot_sites=SITES, certbot_certificates=shared)
+    assert run.rc == 0, run.output
+
+
+def test_what_an_older_certbot_was_told_is_taken_back(shop: Edge) -> None:
+    shop.host.sh("sed -i '1i renew_before_expiry = 720 hours' /etc/letsencrypt/renewal/shop.conf")
+    asked, options = entry("shop", "shop.test"), {"app": "shop", "profile": "shortlived"}
+    assert shop.bring(asked, **options, check=True)["actions"] == {"shop": ["renewal"]}
+    assert shop.bring(asked, **options)["actions"] == {"shop": ["renewal"]}
+    assert shop.bring(asked, **options)["changed"] is False
+
+
+def test_the_last_stack_takes_its_trust_away(shop: Edge) -> None:
+    """Nothing is asked for: what is there is what is wanted."""
+    run = shop.play(entries=["main"], certbot_sites=SITES, certbot_ca="")
+    assert run.rc == 0, run.output
+    assert "REQUESTS_CA_BUNDLE" not in shop.host.sh("systemctl show --property Environment certbot.service")
+    again = shop.play(entries=["main"], certbot_sites=SITES, certbot_ca="")
+    assert again.changed == 0, again.output

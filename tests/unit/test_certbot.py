@@ -127,11 +127,21 @@ def test_a_short_lifetime_is_late_at_its_last_quarter(days: float, late: float) 
 
 
 def test_an_old_certbot_is_told_when_to_renew_once() -> None:
-    text = _certbot.with_renew_before(RENEWAL, living(6))
+    text = _certbot.timed(RENEWAL, living(6), (2, 1))
     assert text.startswith("renew_before_expiry = 72 hours\nversion = 2.1.0\n")
-    assert _certbot.with_renew_before(text, living(6)) == text
+    assert _certbot.timed(text, living(6), (2, 1)) == text
     assert _certbot.settings(text)["renew_before_expiry"] == "72 hours"
     assert "[[webroot_map]]\n" in text
+
+
+def test_a_newer_certbot_forgets_what_an_older_one_was_told() -> None:
+    """720 hours of a certificate of 90 days would make one of six days due at every run of the timer."""
+    plain = RENEWAL.removeprefix("# renew_before_expiry = 30 days\n")
+    told = _certbot.timed(RENEWAL, living(90), (2, 1))
+    assert told.startswith("renew_before_expiry = 720 hours\n")
+    assert _certbot.timed(told, living(6), (4, 0)) == plain
+    for users in (RENEWAL, f"renew_before_expiry = 10 days\n{plain}"):
+        assert _certbot.timed(users, living(6), (4, 0)) == users
 
 
 @pytest.mark.parametrize(
