@@ -249,14 +249,15 @@ def test_the_call_in_the_script_of_ufw_comes_and_goes() -> None:
 
 def test_the_addresses_of_a_host_are_those_that_others_see() -> None:
     facts = {
-        "interfaces": ["lo", "docker0", "eth0", "br-lan", "br-0123456789ab"],
+        "interfaces": ["lo", "docker0", "eth0", "eth0.100", "br-lan", "br-0123456789ab"],
         "lo": {"ipv4": {"address": "127.0.0.1"}},
         "docker0": {"ipv4": {"address": "172.17.0.1"}},
         "eth0": {"ipv4": {"address": "192.0.2.1"}, "ipv4_secondaries": [{"address": "192.0.2.2"}]},
+        "eth0.100": {"ipv4": {"address": "192.0.2.3"}},
         "br_lan": {"ipv6": [{"address": "2001:db8::1"}, {"address": "fe80::1"}]},
         "br_0123456789ab": {"ipv4": {"address": "172.18.0.1"}},
     }
-    assert own_addresses(facts) == ["192.0.2.1", "192.0.2.2", "2001:db8::1"]
+    assert own_addresses(facts) == ["192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1"]
     assert own_addresses({}) == []
 
 
