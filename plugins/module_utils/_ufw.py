@@ -25,7 +25,7 @@ class Rule:
     """One rule for one family.
 
     ports: "443", "8000:8010", "80,443" (of others), or "any". other: what a rule has that ours have not, such as an
-    address of this host; empty for ours.
+    address of this host; empty for ours. logged: "log" or "log-all", which ours have not either.
     """
 
     family: str
@@ -35,12 +35,13 @@ class Rule:
     source: str = ""
     interface: str = ""
     other: str = ""
+    logged: str = ""
     ours: bool = field(default=True, compare=False)
     comment: str = field(default="", compare=False)
 
     @property
     def target(self) -> tuple[str, ...]:
-        """What UFW takes for the same rule, whatever its action."""
+        """What UFW takes for the same rule, whatever it does and whether it logs: there is one for each."""
         return (self.family, self.proto, self.ports, self.source, self.interface, self.other)
 
     def covers(self, port: int) -> bool:
@@ -56,10 +57,11 @@ class Rule:
         proto = [] if self.proto == "any" else ["proto", self.proto]
         port = [] if self.ports == "any" else ["port", self.ports]
         told = [] if "delete" in before else ["comment", self.comment]
+        place += self.logged.split()
         return ["ufw", *before, self.action, *place, *proto, "from", self.source, "to", "any", *port, *told]
 
     def __str__(self) -> str:
-        words = [self.action, *(["on", self.interface] if self.interface else [])]
+        words = [self.action, *self.logged.split(), *(["on", self.interface] if self.interface else [])]
         words += [self.ports if self.proto == "any" else f"{self.ports}/{self.proto}", "from", self.source]
         return " ".join([*words, *([f"({self.other})"] if self.other else [])])
 
@@ -183,8 +185,7 @@ def _tuple(line: str, family: str) -> Rule | None:
     other = [f"to {to}"] if to != ANYWHERE[family] else []
     other += [f"source port {source_port}"] if source_port != "any" else []
     other += [cells[6].replace("%20", " ")] if len(cells) >= 8 else []
-    other += [logged] if logged else []
     return Rule(
         family, action, proto, ports, _text(ipaddress.ip_network(source, strict=False)), interface, ", ".join(other),
-        ours=words == MARK or words.startswith(f"{MARK}: "), comment=words,
+        logged, ours=words == MARK or words.startswith(f"{MARK}: "), comment=words,
     )  # fmt: skip

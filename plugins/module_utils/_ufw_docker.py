@@ -20,6 +20,7 @@ RULES = {"ipv4": f"{SCRIPT}.rules", "ipv6": f"{SCRIPT}6.rules"}
 HOOK = "/etc/ufw/after.init"
 _CHAIN = "groundwork-docker"
 _ASKED = f"{_CHAIN}-asked"
+_UFW = {"ipv4": "ufw", "ipv6": "ufw6"}
 _HEAD = "# Written by the Ansible role groundwork.backend.ufw.\n"
 _BEGIN, _END = "# BEGIN groundwork.backend.ufw", "# END groundwork.backend.ufw"
 _BLOCK = f'{_BEGIN}\n{SCRIPT} "$1" || exit\n{_END}\n'
@@ -123,6 +124,8 @@ def rules_text(
         # What is let in there goes on where this chain was left, which is what -g is for.
         published = f"-m conntrack --ctstate DNAT -g {_ASKED}"
         lines += [f"-A {_CHAIN} -i {name} {published}" for name in other]
+        # What stays in one network comes by here where bridges are filtered, and may be a network of Docker.
+        lines += [f"-A {_CHAIN} -i {name} -o {name} -j RETURN" for name in other]
         lines += [f"-A {_CHAIN} -i {name} -o {bridge} -j DROP" for name in other for bridge in bridges]
         lines += [f"-A {_CHAIN} -i {name} -j RETURN" for name in bridges]
         lines += [f"-A {_CHAIN} {published}"]
@@ -152,13 +155,29 @@ def _asked(rule: Rule, *, counts: bool) -> list[str]:
     return [f"{line} -j RETURN"]
 
 
-def not_in_force(saved: str, family: str) -> bool:
-    """Whether what iptables-save told lacks a rule that UFW or the script makes."""
+def not_loaded(saved: str, family: str) -> bool:
+    """Whether what iptables-save told lacks UFW's chain for rules."""
+    return f":{_UFW[family]}-user-input " not in saved
+
+
+def not_in_force(saved: str, family: str, text: str) -> bool:
+    """Whether what iptables-save told lacks a rule that UFW or the script makes; text is what the script loads."""
     wanted = {f"-A DOCKER-USER -j {_CHAIN}", f"-A FORWARD -j {_CHAIN}", "-A FORWARD -j DOCKER-USER"}
     wanted |= {"-A PREROUTING -d 127.0.0.0/8 ! -i lo -j DROP"} if family == "ipv4" else set()
-    chain = "ufw" if family == "ipv4" else "ufw6"
+    chain = _UFW[family]
     wanted |= {f"-A {chain}-before-input -j {chain}-user-input", f"-A INPUT -j {chain}-before-input"}
-    return not wanted <= set(saved.splitlines()) or ":INPUT DROP " not in saved
+    there = wanted <= set(saved.splitlines()) and ":INPUT DROP " in saved
+    return not there or _verdicts(saved) != _verdicts(text)
+
+
+def _verdicts(text: str) -> dict[tuple[str, str], list[str]]:
+    """What each rule of our chains does, in order. The kernel writes the rest of a rule in another way than we do."""
+    table, found = "", dict[tuple[str, str], list[str]]()
+    for line in text.splitlines():
+        table = line if line.startswith("*") else table
+        if match := re.match(rf"-A ({_CHAIN}(?:-asked)?) (?:(?:.* )?-[jg] (\S+))?", line):
+            found.setdefault((table, match[1]), []).append(match[2] or "")
+    return found
 
 
 def with_hook(text: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,18 @@ from ansible_collections.groundwork.backend.plugins.module_utils._ufw_docker imp
     SCRIPT,
     SCRIPT_TEXT,
     not_in_force,
+    not_loaded,
     with_hook,
     without_hook,
 )
-from ansible_collections.groundwork.backend.plugins.module_utils._ufw_plan import plan
+from ansible_collections.groundwork.backend.plugins.module_utils._ufw_plan import Step
 
 _CONF, _DEFAULTS, _DELIVERED = "/etc/ufw/ufw.conf", "/etc/default/ufw", "/usr/share/ufw/after.init"
 _USER_RULES = {"ipv4": "/etc/ufw/user.rules", "ipv6": "/etc/ufw/user6.rules"}
+# UFW asks the same before it takes a rule of IPv6.
+_IPV6 = Path("/proc/sys/net/ipv6")
+# Written before a change and removed after it: what a run that ended between them left is loaded by the next one.
+_PENDING = Path("/run/groundwork-ufw-pending")
 _PATH = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 _MODES = {SCRIPT: 0o750, HOOK: 0o750, **dict.fromkeys(RULES.values(), 0o640)}
 # What Debian delivers, for a host that has no UFW yet.
@@ -41,15 +46,18 @@ _SETTINGS = {"IPV6": "yes", "DEFAULT_INPUT_POLICY": "DROP", "DEFAULT_OUTPUT_POLI
 
 @dataclass
 class Firewall:
-    """UFW as it was found: whether it is on, its settings, its rules, and our files with their modes."""
+    """UFW as it was found: whether it is on, its settings, its rules, and our files with their modes.
+
+    loaded: whether the kernel has UFW's own chains; in_force: whether it has all that these rules and files make.
+    """
 
     enabled: bool
     settings: Mapping[str, str]
     rules: list[Rule]
     files: Mapping[str, str]
     modes: Mapping[str, int]
+    loaded: bool
     in_force: bool
-    commands: list[list[str]] = field(default_factory=list)
 
     @property
     def managed(self) -> bool:
@@ -63,11 +71,20 @@ def look() -> Firewall:
     conf, defaults = _read(_CONF) or "", _read(_DEFAULTS) or ""
     settings = {name: _setting(defaults, name, preset) for name, preset in _SETTINGS.items()}
     enabled = _setting(conf, "ENABLED", "no").lower() == "yes"
-    rules = [rule for family, path in _USER_RULES.items() for rule in parse_rules(_read(path) or "", family)]
     texts = {path: _read(path) for path in _MODES}
     files = {path: text for path, text in texts.items() if text is not None}
     modes = {path: Path(path).stat().st_mode & 0o777 for path in files}
-    return Firewall(enabled, settings, rules, files, modes, enabled and _in_force())
+    loaded, in_force = _kernel(files) if enabled else (False, False)
+    return Firewall(enabled, settings, _rules(), files, modes, loaded, in_force and not _PENDING.exists())
+
+
+def families(ipv6: Path = _IPV6) -> list[str]:
+    """Those of which UFW takes rules: a kernel that was started with ipv6.disable=1 has one only."""
+    return [family for family in _USER_RULES if family == "ipv4" or ipv6.exists()]
+
+
+def _rules() -> list[Rule]:
+    return [rule for family in families() for rule in parse_rules(_read(_USER_RULES[family]) or "", family)]
 
 
 def _read(path: str) -> str | None:
@@ -83,19 +100,24 @@ def _setting(text: str, name: str, preset: str) -> str:
     return found[-1] if found else preset
 
 
-def _in_force() -> bool:
+def _kernel(files: Mapping[str, str]) -> tuple[bool, bool]:
+    """Whether UFW's chains are loaded, and whether all is in force that these files say."""
+    loaded = in_force = True
     for family, program in (("ipv4", "iptables-save"), ("ipv6", "ip6tables-save")):
+        if family == "ipv6" and not _has_ipv6():
+            continue
         try:
-            told = run([program], env=_PATH, check=False)
+            saved = run([program], env=_PATH, check=False).stdout
         except DependencyError:
-            return False
-        if not_in_force(told.stdout, family) and (family == "ipv4" or _has_ipv6()):
-            return False
-    return True
+            return False, False
+        loaded = loaded and not not_loaded(saved, family)
+        in_force = in_force and not not_in_force(saved, family, files.get(RULES[family], ""))
+    return loaded, in_force
 
 
 def _has_ipv6() -> bool:
-    return run(["ip6tables", "-w", "-t", "mangle", "-S", "FORWARD"], env=_PATH, check=False).rc == 0
+    tried = ["ip6tables", "-w", "-t", "mangle", "-S", "FORWARD"]
+    return "ipv6" in families() and run(tried, env=_PATH, check=False).rc == 0
 
 
 def wanted_files(found: Firewall, rules: Mapping[str, str]) -> dict[str, str]:
@@ -115,35 +137,49 @@ def changed_files(found: Firewall, wanted: Mapping[str, str]) -> list[str]:
     return [path for path in wanted if (found.files.get(path), found.modes.get(path)) != (wanted[path], _MODES[path])]
 
 
-def switch_on(
-    found: Firewall, ssh: Sequence[Rule], rest: Sequence[Rule], files: Mapping[str, str], *, check: bool
-) -> list[str]:
+def switch_on(found: Firewall, plan: Sequence[Step], files: Mapping[str, str], *, check: bool) -> list[str]:
     """Make it so; returns what is done, in words. What opens SSH is there before anything else is closed."""
-    commands = plan(found.rules, ssh, rest)
     written = changed_files(found, files)
     other = [name for name, value in _SETTINGS.items() if found.settings[name] != value]
-    steps = [" ".join(one) for one in commands] + [f"write {path}" for path in written]
-    steps += [f"set {name}={_SETTINGS[name]} in {_DEFAULTS}" for name in other]
+    # While it is on, UFW changes the kernel with each rule, and fails where its chains are not there.
+    afresh = found.enabled and bool(plan) and not found.loaded
     again = found.enabled and (bool(other) or not found.in_force)
-    steps += ["ufw reload"] if again else [] if found.enabled else ["ufw enable"]
+    steps = ["ufw disable"] if afresh else []
+    steps += [" ".join(one.command) for one in plan] + [f"write {path}" for path in written]
+    steps += [f"set {name}={_SETTINGS[name]} in {_DEFAULTS}" for name in other]
+    steps += ["ufw enable"] if afresh or not found.enabled else ["ufw reload"] if again else []
     if check or not steps:
         return steps
     if not shutil.which("ufw", path=_PATH["PATH"]):
         raise DependencyError("The program 'ufw' is needed and was not found.", fix="Install the package ufw.")
+    with os_errors(f"write {_PENDING}"):
+        _PENDING.touch()
     if other:
         _write_settings(other)
-    for command in commands:
-        _ufw(command)
+    if afresh:
+        _ufw(["ufw", "disable"])
+    for step in plan:
+        _take(step)
     for path in written:
         _write(path, files[path])
-    if again:
-        _ufw(["ufw", "reload"])
-    elif found.enabled:
-        if written:
-            _ufw([SCRIPT, "start"])
-    else:
+    if afresh or not found.enabled:
         _enable()
+    elif again:
+        _ufw(["ufw", "reload"])
+    elif written:
+        _ufw([SCRIPT, "start"])
+    _PENDING.unlink(missing_ok=True)
     return steps
+
+
+def _take(step: Step) -> None:
+    """UFW ends well also when it skips a rule, and what opens SSH has to be there before another one goes."""
+    told = _ufw(step.command).stdout.strip()
+    if step.before != "delete" and step.rule not in _rules():
+        raise StateError(
+            f"The rule {str(step.rule)!r} was to be made, and UFW has not made it; it said: {told}",
+            fix="Take the rule out of the list, or what is in its way; a limit needs xt_recent in the kernel.",
+        )
 
 
 def _enable() -> None:
@@ -178,6 +214,7 @@ def switch_off(found: Firewall, *, check: bool) -> list[str]:
             Path(HOOK).chmod(0o640)
     for path in ours:
         Path(path).unlink()
+    _PENDING.unlink(missing_ok=True)
     return steps
 
 

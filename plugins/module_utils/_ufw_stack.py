@@ -24,7 +24,7 @@ def own_addresses(facts: Mapping[str, Any]) -> list[str]:
     """The addresses of a host by its facts, IPv4 and IPv6, that other hosts see it come from."""
     found = []
     for name in facts.get("interfaces", ()):
-        told = facts.get(re.sub(r"[-.:]", "_", name), {})
+        told = facts.get(re.sub(r"[-:]", "_", name), {})
         if _INSIDE.fullmatch(name) or not isinstance(told, Mapping):
             continue
         four = [told["ipv4"], *told.get("ipv4_secondaries", ())] if told.get("ipv4") else []

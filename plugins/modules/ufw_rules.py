@@ -183,12 +183,13 @@ from ansible_collections.groundwork.backend.plugins.module_utils._ufw_docker imp
 from ansible_collections.groundwork.backend.plugins.module_utils._ufw_host import (
     Firewall,
     diff,
+    families,
     look,
     switch_off,
     switch_on,
     wanted_files,
 )
-from ansible_collections.groundwork.backend.plugins.module_utils._ufw_plan import outcome
+from ansible_collections.groundwork.backend.plugins.module_utils._ufw_plan import outcome, plan
 from ansible_collections.groundwork.backend.plugins.module_utils._ufw_ssh import (
     find_session,
     known_interfaces,
@@ -211,14 +212,16 @@ def execute(context: Context) -> dict[str, Any]:
     rules = read_entries(params["rules"], interfaces)
     if bad := [port for port in ports if not 0 < port < 1 << 16]:
         raise InputError(f"ssh_ports has {bad[0]}.", fix="Give ports from 1 to 65535.")
-    ssh, rest = with_ssh(rules, ports)
-    after = outcome(found.rules, ssh, rest)
+    there = families()
+    ssh, rest = ([one for one in part if one.family in there] for part in with_ssh(rules, ports))
+    way = plan(found.rules, ssh, rest)
+    after = outcome(found.rules, way)
     require_way_back(session, after)
     other = read_bridges(params["docker_interfaces"], interfaces)
     trusted = read_networks("docker_trusted", params["docker_trusted"])
     texts = {family: rules_text(rules, family, trusted, params["docker_interfaces"], other) for family in ANYWHERE}
     files = wanted_files(found, texts)
-    steps = switch_on(found, ssh, rest, files, check=context.check_mode)
+    steps = switch_on(found, way, files, check=context.check_mode)
     return _result(found, {"enabled": True, "rules": after, "files": files}, steps, sorted(ports))
 
 

@@ -103,11 +103,24 @@ def test_a_list_that_cannot_be_used_changes_nothing(host: DockerHost, entry: dic
     assert state(host) == before
 
 
-def test_rules_that_are_gone_from_the_kernel_come_back(host: DockerHost) -> None:
-    host.sh("iptables -D DOCKER-USER -j groundwork-docker; iptables -t mangle -F FORWARD")
+@pytest.mark.parametrize(
+    "event",
+    [
+        "iptables -D DOCKER-USER -j groundwork-docker; iptables -t mangle -F FORWARD",
+        "for table in filter mangle; do iptables -t $table -F groundwork-docker-asked; done",
+    ],
+)
+def test_rules_that_are_gone_from_the_kernel_come_back(host: DockerHost, event: str) -> None:
+    host.sh(event)
     assert "9102 four" in reached(host)
     assert firewall(host)["steps"] == ["ufw reload"]
     require_firewall(host)
+
+
+def test_a_run_that_ended_in_the_middle_is_finished_by_the_next_one(host: DockerHost) -> None:
+    host.sh("touch /run/groundwork-ufw-pending")
+    assert firewall(host)["steps"] == ["ufw reload"]
+    assert firewall(host, check=True)["steps"] == []
 
 
 def test_a_port_that_sshd_gets_is_opened_before_it_listens(host: DockerHost) -> None:
