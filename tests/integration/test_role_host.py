@@ -238,7 +238,7 @@ def test_bad_settings_are_sentences(debian13: Bare) -> None:
         ({"host_admins": [{"name": "x y", "keys": ["ssh-rsa x"], "sudo": "password"}]}, "x y needs a password"),
         ({"host_admins": [{"name": "debian", "state": "absent"}]}, "host_admins removes debian, and this run"),
         ({"host_admins": [debian13.admin("debian", sudo="none")]}, "host_admins takes sudo from debian, and this run"),
-        ({"host_admins": [by_password]}, "has sudo ask debian for a password, and that account, as which this run came in"),
+        ({"host_admins": [by_password]}, "has sudo ask debian for a password, and that account"),
         (
             {"host_admins": [{"name": "debian", "exclusive": True, "keys": [other_key()]}]},
             "the key with which this run came in on role-host13 (SHA256:",
