@@ -138,16 +138,27 @@ def objections(wanted: Effective, live: Effective, who: Connection, ways: Iterab
         if wanted.get(one) != live.get(one)
     ]
     found += _refused_name(wanted, who)
-    root = (wanted.get("permitrootlogin") or ["yes"])[0]
-    if who.user == "root" and not (
-        root == "yes" or (root in ("without-password", "prohibit-password") and who.method == "publickey")
-    ):
-        found.append(f"This run comes in as root, and PermitRootLogin would be {root}.")
+    if who.user == "root" and not _root_open(wanted, live, who):
+        found.append(f"This run comes in as root, and PermitRootLogin would be {_root(wanted)}.")
     if not _open(wanted, live, who) and not list(ways):
         found.append(_closed(wanted, who))
     if int((wanted.get("maxsessions") or ["10"])[0]) < 1:
         found.append("MaxSessions would be 0, so that nobody gets a shell.")
     return found
+
+
+def _root(effective: Effective) -> str:
+    return (effective.get("permitrootlogin") or ["yes"])[0]
+
+
+def _root_open(wanted: Effective, live: Effective, who: Connection) -> bool:
+    """Whether root may still come in in the way in which it came."""
+    by_key = who.method == "publickey" or (not who.method and who.has_key)
+    return (
+        _root(wanted) == "yes"
+        or (by_key and _root(wanted) in ("without-password", "prohibit-password"))
+        or (not who.method and _root(wanted) == _root(live))
+    )
 
 
 def _open(wanted: Effective, live: Effective, who: Connection) -> bool:

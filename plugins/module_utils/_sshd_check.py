@@ -80,7 +80,7 @@ def require_way_in(candidate: Candidate, live: dict[str, list[str]], who: _sshd.
     who = replace(who, has_key=has_key(who.user, live.get("authorizedkeysfile", [])))
     ways = []
     for name in admins:
-        admin = _sshd.Connection(name, groups_of(name), who.address, 0, who.local_address, who.local_port, has_key=True)
+        admin = replace(who, user=name, groups=groups_of(name), port=0, method="publickey", key_kind="", key="")
         wanted = candidate.effective(admin)
         if wanted.get("pubkeyauthentication") == ["yes"] and not _sshd.objections(wanted, wanted, admin):
             ways.append(name)

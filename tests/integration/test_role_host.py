@@ -18,6 +18,7 @@ from support.docker_host import DockerHost, fresh_host
 from support.scenario import Playbook, Run
 
 SECRET = "canary-4d1f"
+HASH = "$6$groundwork$" + 86 * "x"
 SWAP = "/var/lib/docker/swapfile"  # Debian's root is an overlay here, which cannot hold one
 DROP_IN = "/etc/ssh/sshd_config.d/00-groundwork.conf"
 QUEUE = "/sys/class/net/eth0/tx_queue_len"
@@ -225,6 +226,7 @@ def test_fail2ban_sees_failed_logins_and_shuts_out(runs: tuple[Run, str, Run, Ru
 
 
 def test_bad_settings_are_sentences(debian13: Bare) -> None:
+    by_password = debian13.admin("debian", sudo="password", password=HASH)
     cases: list[tuple[dict[str, Any], str]] = [
         ({"host_hostname": "a_b"}, 'host_hostname is "a_b". Give letters'),
         ({"host_reboot_time": "270"}, 'host_reboot_time is "270". Give a time of day in quotes'),
@@ -235,7 +237,8 @@ def test_bad_settings_are_sentences(debian13: Bare) -> None:
         ({"host_kernel_files": {"/sys/kernel/nope": 1}}, "has no /sys/kernel/nope. Correct the path"),
         ({"host_admins": [{"name": "x y", "keys": ["ssh-rsa x"], "sudo": "password"}]}, "x y needs a password"),
         ({"host_admins": [{"name": "debian", "state": "absent"}]}, "host_admins removes debian, and this run"),
-        ({"host_admins": [debian13.admin("debian", sudo="none")]}, "lets debian become root with a password only"),
+        ({"host_admins": [debian13.admin("debian", sudo="none")]}, "host_admins takes sudo from debian, and this run"),
+        ({"host_admins": [by_password]}, "has sudo ask debian for a password, and that account"),
         (
             {"host_admins": [{"name": "debian", "exclusive": True, "keys": [other_key()]}]},
             "the key with which this run came in on role-host13 (SHA256:",
@@ -243,13 +246,32 @@ def test_bad_settings_are_sentences(debian13: Bare) -> None:
         ({"host_admins": [debian13.admin("debian", exclusive=True)], "host_ssh_hardening": True}, "taken"),
         ({"host_ssh_settings": {"Match": "all"}}, "'Match' cannot be one of the settings"),
         ({"host_ssh_settings": {"AllowUsers": "ann"}}, "AllowUsers would be ann, and debian from 198.18.0.1"),
+        ({"host_admins": [by_password], "ansible_become_password": "x"}, "on role-host13, has none that works"),
+        ({"host_admins": [debian13.admin("debian", sudo="none")]}, "host_admins takes sudo from debian, and this run"),
     ]  # fmt: skip
-    folder = debian13.host.folder
+    debian13.host.sh("touch /root/before; sleep 0.01")
+    output = require_sentences(debian13, cases)
+    assert SECRET not in output
+    assert debian13.host.sh("find /etc -newer /root/before -type f") == ""
+
+
+def test_sudo_may_ask_who_came_in_for_a_password_that_works(debian13: Bare) -> None:
+    by_password = debian13.admin("debian", sudo="password", password=HASH)
+    before = debian13.host.sh("getent shadow debian | cut -d: -f2").strip()
+    debian13.host.sh(f"usermod -p '{HASH}' debian")
+    require_sentences(debian13, [({"host_admins": [by_password]}, "taken")])
+    debian13.host.sh(f"usermod -p '!{HASH}' debian")
+    require_sentences(debian13, [({"host_admins": [by_password]}, "on role-host13, has none that works")])
+    debian13.host.sh(f"usermod -p '{before}' debian")
+
+
+def require_sentences(on: Bare, cases: list[tuple[dict[str, Any], str]]) -> str:
+    """Run the preflight with each case's variables, require its sentence or "taken", and return the output."""
+    folder = on.host.folder
     (folder / "cases.yml").write_text(CASES)
     (folder / "case.yml").write_text(CASE)
     defaults = yaml.safe_load((ROOT / "roles" / "host" / "defaults" / "main.yml").read_text())
-    debian13.host.sh("touch /root/before; sleep 0.01")
-    run = debian13.playbook(
+    run = on.playbook(
         str(folder / "cases.yml"), cases=[case for case, _told in cases], defaults=defaults,
         told_file=str(folder / "told.json"),
     )  # fmt: skip
@@ -258,8 +280,7 @@ def test_bad_settings_are_sentences(debian13: Bare) -> None:
     assert [
         (want, got) for (_case, want), got in zip(cases, told, strict=True) if want not in " ".join(got.split())
     ] == []
-    assert SECRET not in run.output
-    assert debian13.host.sh("find /etc -newer /root/before -type f") == ""
+    return run.output
 
 
 def other_key() -> str:

@@ -133,11 +133,22 @@ def test_who_is_among_the_allowed(pattern: str) -> None:
         ("without-password", "publickey", False),
         ("forced-commands-only", "publickey", True),
         ("no", "publickey", True),
+        ("without-password", "", False),
+        ("forced-commands-only", "", True),
+        ("no", "", True),
     ],
 )
 def test_root(login: str, method: str, refused: bool) -> None:
     root = replace(WHO, user="root", groups=("root",), method=method)
     assert any("PermitRootLogin" in one for one in objections(root, permitrootlogin=[login])) == refused
+
+
+def test_root_whose_way_in_is_unknown_has_a_key() -> None:
+    root = replace(WHO, user="root", groups=("root",), method="", key_kind="")
+    before = {**LIVE, "permitrootlogin": ["yes"]}
+    (refused,) = _sshd.objections(LIVE, before, root)
+    assert refused == "This run comes in as root, and PermitRootLogin would be without-password."
+    assert _sshd.objections(LIVE, before, replace(root, has_key=True)) == []
 
 
 def test_a_password_is_given_up_only_for_a_key() -> None:
