@@ -120,7 +120,32 @@ def test_rules_that_are_gone_from_the_kernel_come_back(host: DockerHost, event: 
 def test_a_run_that_ended_in_the_middle_is_finished_by_the_next_one(host: DockerHost) -> None:
     host.sh("touch /run/groundwork-ufw-pending")
     assert firewall(host)["steps"] == ["ufw reload"]
-    assert firewall(host, check=True)["steps"] == []
+    host.sh("test ! -e /run/groundwork-ufw-pending")
+
+
+def test_a_changed_list_is_brought_where_the_kernel_lacks_chains(host: DockerHost) -> None:
+    more = [*RULES, {"port": "9002"}]
+    host.sh("sed -i s/^IPV6=.*/IPV6=no/ /etc/default/ufw; nft flush ruleset")
+    host.sh("systemctl reset-failed docker.service; systemctl restart docker.service")
+    wait(host)
+    steps = firewall(host, more)["steps"]
+    assert (steps[0], steps[-1]) == ("ufw disable", "ufw enable")
+    assert firewall(host, more, check=True)["steps"] == []
+    assert reached(host) == OPEN | {"9002 four", "9002 six"}
+    firewall(host)
+    require_firewall(host)
+
+
+def test_another_action_for_ssh_takes_the_place_of_the_one_before(host: DockerHost) -> None:
+    near = {"port": "22", "from": ["198.18.99.0/24", "fd00:99::/64"]}
+    for entry, action in ((near, "allow"), ({**near, "limit": True}, "limit"), (near, "allow")):
+        rules = [entry, {"port": "22"}, *RULES]
+        firewall(host, rules)
+        told = host.sh("grep -h -e '^### tuple .* 22 ' /etc/ufw/user.rules /etc/ufw/user6.rules")
+        assert [line.split()[3] for line in told.splitlines()] == [action, "allow"] * 2
+        assert firewall(host, rules, check=True)["steps"] == []
+    firewall(host)
+    require_firewall(host)
 
 
 def test_a_port_that_sshd_gets_is_opened_before_it_listens(host: DockerHost) -> None:
