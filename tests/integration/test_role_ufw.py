@@ -148,6 +148,26 @@ def test_another_action_for_ssh_takes_the_place_of_the_one_before(host: DockerHo
     require_firewall(host)
 
 
+def test_a_rule_for_ssh_that_ufw_does_not_take_leaves_the_one_before(host: DockerHost) -> None:
+    library = host.sh("ls /usr/lib/*/xtables/libxt_recent.so").strip()
+    host.sh(f"mv {library} {library}.away")
+    failed = firewall(host, [{"port": "22", "limit": True}, *RULES])
+    host.sh(f"mv {library}.away {library}")
+    assert "it said: Skipping unsupported IPv4 'limit' rule" in failed["msg"]
+    require_firewall(host)
+    assert firewall(host)["steps"] == ["ufw reload"]
+
+
+def test_a_port_that_becomes_one_of_ssh_comes_first(host: DockerHost) -> None:
+    rules = [*RULES, {"from": ["203.0.113.0/24"], "deny": True}, {"port": "2222"}]
+    firewall(host, rules)
+    firewall(host, rules, ssh_ports=[2222])
+    told = host.sh("grep -e '^### tuple ' /etc/ufw/user.rules").splitlines()
+    assert {line.split()[5] for line in told[:2]} == {"22", "2222"}
+    assert firewall(host, rules, ssh_ports=[2222], check=True)["steps"] == []
+    firewall(host)
+
+
 def test_a_port_that_sshd_gets_is_opened_before_it_listens(host: DockerHost) -> None:
     host.write("/etc/ssh/sshd_config.d/port.conf", "Port 22\nPort 2222\n")
     assert firewall(host)["ssh_ports"] == [22, 2222]
