@@ -139,7 +139,7 @@ def ask(path: str, body: dict[str, Any] | None = None) -> Any:
         raise DemoError(f"{PROXY}{path} did not answer: {error}") from error
     finally:
         connection.close()
-    if answer.status != http.HTTPStatus.OK:
+    if answer.status not in (http.HTTPStatus.OK, http.HTTPStatus.CREATED):
         raise DemoError(f"{PROXY}{path} answered {answer.status}: {text}")
     return json.loads(text)
 
