@@ -94,7 +94,7 @@ class Fleet:
             f"http://127.0.0.1{path}",
         )
 
-    def wait_for(self, path: str, seconds: int = 120) -> None:
+    def wait_for(self, path: str, seconds: int = 300) -> None:
         """Wait until a file is on the first host."""
         self.one.check_output("sudo timeout %s sh -c %s", str(seconds), f"until test -e {path}; do sleep 0.1; done")
 
