@@ -4,6 +4,8 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
+# Debian's own Python where there is one: it is built to be fast, and what is started most is Ansible.
+PYTHON := $(firstword $(wildcard /usr/bin/python3) python3)
 VENV := build/venv
 BIN := $(CURDIR)/$(VENV)/bin
 LINK := build/collections/ansible_collections/groundwork/backend
@@ -28,8 +30,8 @@ help:
 setup: $(VENV)/requirements-dev.txt $(LINK)
 
 $(VENV)/requirements-dev.txt: requirements-dev.txt
-	@./tests/support/install-tools
-	python3 -m venv --clear $(VENV)
+	@./tests/support/install-tools $(PYTHON)
+	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
 	@cp requirements-dev.txt $@
 

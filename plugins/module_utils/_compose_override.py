@@ -60,7 +60,7 @@ def production_override(
     override: dict[str, dict[str, Any]] = {}
     stores = {needed["service"] for needed in settings.required_ports.values()}
     web = {*settings.web_services, *(rolled or ())}
-    kept = {*web, *settings.required_services.values(), *stores}
+    kept = {*web, *settings.required_services.values(), *stores, *settings.public_ports}
     for name, service in sorted(model.services.items()):
         keys: dict[str, Any] = {}
         if rolled and name in rolled:

@@ -13,34 +13,20 @@ from contextlib import suppress
 from pathlib import Path
 
 from ansible_collections.groundwork.backend.plugins.module_utils._exec import piped, start
+from ansible_collections.groundwork.backend.plugins.module_utils._ssh_connection import find_ssh_connection
 from ansible_collections.groundwork.backend.plugins.module_utils._sshd import Connection, accepted
 
 _LOG_LINES = 20000
 
 
 def find_connection() -> Connection | None:
-    """The SSH connection that this process belongs to; None without one.
-
-    sudo drops SSH_CONNECTION for what it starts, but has it itself: so the processes above are asked.
-    """
-    told, user, pid = "", "", os.getpid()
-    while pid > 1:
-        folder = Path("/proc") / str(pid)
-        try:
-            environment = (folder / "environ").read_bytes().split(b"\0")
-            stat = (folder / "stat").read_text()
-            for one in environment:
-                if one.startswith(b"SSH_CONNECTION="):
-                    told = one.partition(b"=")[2].decode()
-                    user = pwd.getpwuid(folder.stat().st_uid).pw_name
-        except (OSError, KeyError):
-            break
-        pid = int(stat.rpartition(")")[2].split()[1])
-    if len(words := told.split()) != 4:
+    """The SSH connection that this process belongs to; None without one."""
+    found = find_ssh_connection()
+    if found is None:
         return None
-    address, port, local_address, local_port = words
-    method, kind, key = accepted(_log_line(f" for {user} from {address} port {port} "))
-    return Connection(user, groups_of(user), address, int(port), local_address, int(local_port), method, kind, key)
+    method, kind, key = accepted(_log_line(f" for {found.user} from {found.client} port {found.client_port} "))
+    groups = groups_of(found.user)
+    return Connection(found.user, groups, found.client, found.client_port, found.address, found.port, method, kind, key)
 
 
 def groups_of(user: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ansible_collections.groundwork.backend.plugins.module_utils import _certbot, _tls_nginx
 from ansible_collections.groundwork.backend.plugins.module_utils._artifact import write_file
@@ -97,8 +98,8 @@ class Engine:
             self.records.update(new)
             self.store.save(self.records)
 
-    def _note(self, name: str, **values: str | bool) -> None:
-        record = replace(self.records[name], **values)  # type: ignore[arg-type]  # the names are those of Record
+    def _note(self, name: str, **values: Any) -> None:
+        record = replace(self.records[name], **values)
         if record != self.records[name]:
             self.records[name] = record
             self.store.save(self.records)

@@ -7,15 +7,15 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import DependencyError, InputError
 from ansible_collections.groundwork.backend.plugins.module_utils._exec import run
+from ansible_collections.groundwork.backend.plugins.module_utils._ssh_connection import find_ssh_connection
+from ansible_collections.groundwork.backend.plugins.module_utils._sshd import parse, ports
 from ansible_collections.groundwork.backend.plugins.module_utils._ufw import Rule
 
 
@@ -29,29 +29,9 @@ class Session:
 
 
 def find_session() -> Session | None:
-    """The SSH connection of this process. sudo takes SSH_CONNECTION away, so that those who started it are asked."""
-    pid = os.getpid()
-    while pid > 1:
-        with suppress(OSError):
-            told = parse_connection(Path(f"/proc/{pid}/environ").read_bytes())
-            if told:
-                client, address, port = told
-                return Session(client, port, _interface(address))
-        try:
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            return None
-    return None
-
-
-def parse_connection(environ: bytes) -> tuple[str, str, int] | None:
-    """Client, own address and own port of SSH_CONNECTION in the environment of a process."""
-    for entry in environ.split(b"\0"):
-        name, _, value = entry.decode(errors="replace").partition("=")
-        words = value.split()
-        if name == "SSH_CONNECTION" and len(words) == 4:
-            return _plain(words[0]), _plain(words[2]), int(words[3])
-    return None
+    """The SSH connection of this process."""
+    found = find_ssh_connection()
+    return found and Session(_plain(found.client), found.port, _interface(_plain(found.address)))
 
 
 def _plain(address: str) -> str:
@@ -76,13 +56,7 @@ def sshd_ports() -> set[int]:
     if not program:
         return set()
     done = run([program, "-T"], check=False)
-    return parse_sshd(done.stdout) if done.rc == 0 else set()
-
-
-def parse_sshd(text: str) -> set[int]:
-    """The ports of "sshd -T": those of its addresses, which are "port" where they name none."""
-    addresses = re.findall(r"^listenaddress \S*:(\d+)$", text, re.MULTILINE)
-    return set(map(int, addresses or re.findall(r"^port (\d+)$", text, re.MULTILINE)))
+    return set(ports(parse(done.stdout))) if done.rc == 0 else set()
 
 
 def require_way_back(session: Session | None, rules: Sequence[Rule]) -> None:

@@ -242,10 +242,11 @@ def test_a_single_public_port_needs_no_list() -> None:
     assert settings_from({**asked, "rolled_services": []}).public_ports == {"web": [443]}
 
 
-def test_stores_are_restarted_and_one_shots_are_not() -> None:
-    model = Model({name: Service(name) for name in ("db", "seed")})
-    settings = Settings(required_services={"app_store_services: db": "db"})
-    assert production_override(model, settings, project="v", release="r") == {"db": {"restart": "unless-stopped"}}
+def test_what_the_inventory_names_is_restarted_and_one_shots_are_not() -> None:
+    model = Model({name: Service(name) for name in ("db", "direct", "seed")})
+    settings = Settings(required_services={"app_store_services: db": "db"}, public_ports={"direct": [8000]})
+    override = production_override(model, settings, project="v", release="r")
+    assert override == {name: {"restart": "unless-stopped"} for name in ("db", "direct")}
 
 
 def test_a_bad_port_is_named() -> None:

@@ -29,8 +29,6 @@ from ansible_collections.groundwork.backend.plugins.module_utils._ufw_host impor
 from ansible_collections.groundwork.backend.plugins.module_utils._ufw_plan import outcome, plan
 from ansible_collections.groundwork.backend.plugins.module_utils._ufw_ssh import (
     Session,
-    parse_connection,
-    parse_sshd,
     require_way_back,
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._ufw_stack import may_answer, own_addresses
@@ -311,16 +309,6 @@ def test_the_connection_of_the_task_has_a_way_back(
             require_way_back(session, outcome(current, plan(current, ssh, rest)))
     else:
         require_way_back(session, outcome(current, plan(current, ssh, rest)))
-
-
-def test_the_connection_is_read_from_the_environment_of_a_process() -> None:
-    environ = b"A=1\0SSH_CONNECTION=fe80::1%eth0 50000 ::ffff:192.0.2.1 2222\0B=2\0"
-    assert parse_connection(environ) == ("fe80::1", "192.0.2.1", 2222)
-    assert parse_connection(b"A=1\0") is None
-
-
-def test_the_ports_of_sshd_are_those_of_its_addresses() -> None:
-    assert parse_sshd("port 22\nlistenaddress [::]:22\nlistenaddress 0.0.0.0:2222\n") == {22, 2222}
 
 
 def test_rules_for_containers_match_the_port_that_was_asked_for() -> None:
