@@ -32,7 +32,8 @@ TYPED_PACKAGES = ("module_utils", "modules", "action", "plugin_utils", "filter")
 DISTRIBUTION = ("--dist", "loadfile", "--no-loadscope-reorder", "--max-worker-restart=0")
 WORKERS_AT_MOST = 3
 JOBS_AT_ONCE = 2
-LONGEST_SCENARIOS = ("deploy",)  # they begin first, before the integration tests
+# The longest begin first, so that none is left over alone at the end: the first one even before the integration tests.
+LONGEST_SCENARIOS = ("deploy", "backup", "verisphere")
 PRINTING = Lock()
 FAILURES: list[str] = []
 PYTHON_FOLDERS = ["plugins", "tests", "molecule", "examples", "docs"]
@@ -139,10 +140,12 @@ def test_bed(run: Callable[..., bool]) -> Counts:
 def on_hosts(parts: set[str]) -> list[Callable[[], Counts]]:
     """What needs the test bed, of integration and molecule, in the order in which it begins."""
     scenarios = (ROOT / "molecule").glob("*/molecule.yml") if "molecule" in parts else ()
-    names = sorted(path.parent.name for path in scenarios)
-    jobs = [partial(scenario, name) for name in names if name in LONGEST_SCENARIOS]
-    jobs += [integration] if "integration" in parts else []
-    return jobs + [partial(scenario, name) for name in names if name not in LONGEST_SCENARIOS]
+    known = {path.parent.name for path in scenarios}
+    names = [name for name in LONGEST_SCENARIOS if name in known]
+    jobs: list[Callable[[], Counts]] = [partial(scenario, name) for name in [*names, *sorted(known.difference(names))]]
+    if "integration" in parts:
+        jobs.insert(1, integration)
+    return jobs
 
 
 def together(parts: set[str]) -> Counts:

@@ -46,7 +46,7 @@ class Report:
 class Load:
     """wrk for the length of a with block; its report afterwards."""
 
-    def __init__(self, host: Host, connections: int = 20, port: int = 80, seconds: int = SECONDS_AT_MOST) -> None:
+    def __init__(self, host: Host, connections: int = 8, port: int = 80, seconds: int = SECONDS_AT_MOST) -> None:
         self.host, self.connections, self.port, self.seconds = host, connections, port, seconds
         self.report: Report
 
