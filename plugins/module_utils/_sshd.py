@@ -17,7 +17,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._errors import 
 
 Effective = Mapping[str, Sequence[str]]
 
-HEADER = "# Written by groundwork.backend (sshd_config). sshd takes the first value it finds; this file comes first.\n"
+HEADER = "# By groundwork.backend (sshd_config). sshd takes the first value it finds, and adds up ports and users.\n"
 # A Match or an Include would change what the settings below it, and those of the files after this one, mean.
 _BLOCKS = {"match", "include"}
 LINE_EACH = {

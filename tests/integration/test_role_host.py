@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from support.certificates import Authority
 from support.collection import ROOT
 from support.docker_host import DockerHost, fresh_host
 from support.scenario import Playbook, Run
@@ -143,10 +144,12 @@ def runs(debian12: Bare) -> tuple[Run, str, Run, Run]:
     admins = [debian12.admin(), {"name": "gone", "state": "absent"}]
     listing = "find /etc -newer /root/before -type f | sort"
     debian12.host.sh("useradd --create-home gone; touch /root/before; sleep 0.01")
-    checked = debian12.role("--check", host_admins=admins, **OPTIONS)
+    authority = Authority.create(debian12.host.folder).path.read_text()
+    options = {**OPTIONS, "host_admins": admins, "host_ca_certificates": {"own": authority}}
+    checked = debian12.role("--check", **options)
     left = debian12.host.sh(listing)
-    run = debian12.role("--diff", host_admins=admins, **OPTIONS)
-    again = debian12.role(host_admins=admins, **OPTIONS)
+    run = debian12.role("--diff", **options)
+    again = debian12.role(**options)
     return checked, left, run, again
 
 
@@ -180,6 +183,14 @@ def test_what_the_run_set_holds(runs: tuple[Run, str, Run, Run], debian12: Bare)
         "app1.example.org", "C.UTF-8", 'Unattended-Upgrade::Automatic-Reboot-Time "04:30";', "max 64.0M", SWAP, "1",
         "net.ipv4.tcp_keepalive_time = 700", "net.ipv4.tcp_tw_reuse = 1", "1002", "running",
     ]  # fmt: skip
+
+
+def test_a_certificate_is_trusted_before_anything_is_fetched(runs: tuple[Run, str, Run, Run], debian12: Bare) -> None:
+    """A mirror of packages may have one of its authority."""
+    output = runs[2].output
+    assert output.index("Have every program of the host trust them") < output.index("Read the package lists")
+    pem = (debian12.host.folder / "ca.pem").read_text().split("-----")[2]
+    assert pem in debian12.host.sh("cat /etc/ssl/certs/ca-certificates.crt")
 
 
 def test_settings_survive_a_boot(runs: tuple[Run, str, Run, Run], debian12: Bare) -> None:
