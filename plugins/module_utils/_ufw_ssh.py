@@ -31,7 +31,7 @@ class Session:
 def find_session() -> Session | None:
     """The SSH connection of this process."""
     found = find_ssh_connection()
-    return found and Session(_plain(found.client), found.port, _interface(_plain(found.address)))
+    return Session(_plain(found.client), found.port, _interface(_plain(found.address))) if found else None
 
 
 def _plain(address: str) -> str:
