@@ -53,8 +53,9 @@ COMPOSE: dict[str, Any] = {
             "volumes": ["data:/var/lib/postgresql/data"],
             "healthcheck": {
                 "test": ["CMD-SHELL", "pg_isready -U words -d words"],
-                "interval": "1s",
-                "retries": 60,
+                "interval": "30s",
+                "start_interval": "1s",
+                "start_period": "60s",
             },
         },
         "web": {
