@@ -87,6 +87,13 @@ class Edge:
         ask = f"openssl s_client -connect {SERVER}:443 -servername {NAME} </dev/null 2>/dev/null"
         return str(self.outside.check_output("sh -c %s", f"{ask} | openssl x509 -noout -serial"))
 
+    def wait_until_served(self, serial: str) -> None:
+        """Wait for a certificate: a reload of nginx is asked for, and ended a moment later."""
+        deadline = time.monotonic() + 15
+        while self.serial() != serial:
+            assert time.monotonic() < deadline, f"{serial} is not served"
+            time.sleep(0.2)
+
     def start_short_lived(self, seconds: int) -> str:
         """Start a second ACME server, whose certificates live so long; its directory URL."""
         changes = f's/(certificateValidityPeriod": )[0-9]+/\\1{seconds}/; s/:14000/:14001/; s/:15000/:15001/'
