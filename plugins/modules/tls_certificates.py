@@ -252,7 +252,8 @@ def _execute(context: Context, store: Store, certbot: Certbot) -> dict[str, Any]
     after = _told(store, entries, params["fail_days"])
     if engine.problems:
         failures = [{"name": name, **vars(failure)} for name, failure in engine.problems]
-        worked = f" What else was asked for works: {', '.join(sorted(engine.done))}." if engine.done else ""
+        others = sorted(engine.done.keys() - {name for name, _ in engine.problems})
+        worked = f" What else was asked for works: {', '.join(others)}." if others else ""
         raise StateError(
             " ".join(f"{failure.problem} {failure.fix}" for _, failure in engine.problems) + worked,
             failures=failures, actions=engine.done, certificates=after, changed=bool(engine.done),

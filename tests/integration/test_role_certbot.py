@@ -276,6 +276,7 @@ def test_a_name_that_leads_elsewhere_is_named_and_others_are_brought(shop: Edge)
     assert told["kind"] == "wrong_dns"
     assert f"lost.test leads to {OUTSIDE}, and this host has " in told["problem"]
     assert done["actions"]["fine.test"] == ["placeholder", "issued"]
+    assert done["msg"].endswith("What else was asked for works: fine.test.")
 
 
 def test_a_challenge_that_our_firewall_keeps_out_is_named(shop: Edge) -> None:
