@@ -34,7 +34,8 @@ _NOT_IN_A_NAME = '/\\. "$\0'
 AUTHENTICATION_FAILED, UNAUTHORIZED, NAMESPACE_NOT_FOUND = 18, 13, 26
 SNAPSHOT_UNAVAILABLE = 246
 _FIXES = {
-    UNAUTHORIZED: "Grant the missing right to login_user, or log in as another user.",
+    UNAUTHORIZED: "Grant the missing right to login_user, or log in as another user. What time series keep in "
+    "system.buckets is read with the role backup and restored with the role restore, both of admin.",
     10107: "Log in to the primary of the replica set.",
     11000: "The data holds two documents of one key: look how they came to be, or restore another set.",
     11600: "The server is shutting down: start it, then run again.",
@@ -128,6 +129,17 @@ def connect(params: Mapping[str, Any], application_name: str) -> Iterator[Server
         client.close()
 
 
+def lets_in(params: Mapping[str, Any], application_name: str) -> bool:
+    """Whether the server accepts the login. Raises as connect() does, but for a login that is refused."""
+    try:
+        with connect(params, application_name):
+            return True
+    except UnreachableError as error:
+        if code_of(error) == AUTHENTICATION_FAILED:
+            return False
+        raise
+
+
 @contextmanager
 def server_errors(asked: str) -> Iterator[None]:
     """Turn an error of the server or its library inside the block into a sentence; *asked* continues "Could not …".
@@ -164,13 +176,7 @@ def _server(client: MongoClient[Any], params: Mapping[str, Any], place: str) -> 
         code, told = _told(error)
         if code != AUTHENTICATION_FAILED:
             raise UnreachableError(f"{asked}: {told}.", fix=_FIXES.get(code or 0, "")) from None
-        who = f" of user {params['login_user']!r}" if params.get("login_user") else ""
-        source = params.get("auth_source") or "admin"
-        raise UnreachableError(
-            f"{asked}: the server refused the login{who}"
-            + (f" with auth_source {source!r}." if who else " of login_uri."),
-            fix="Check user and password, and that the user was created in the database of auth_source.",
-        ) from None
+        raise login_refused(params, asked, code) from None
     except errors.PyMongoError as error:
         told = _hidden(params, str(error).split(", Timeout:", maxsplit=1)[0].rstrip("."))
         raise UnreachableError(
@@ -179,10 +185,27 @@ def _server(client: MongoClient[Any], params: Mapping[str, Any], place: str) -> 
     return Server(client, place, version, hello)
 
 
+def login_refused(params: Mapping[str, Any], asked: str, code: int | None) -> UnreachableError:
+    """The error for a login that the server does not accept."""
+    who = f" of user {params['login_user']!r}" if params.get("login_user") else ""
+    source = params.get("auth_source") or "admin"
+    return UnreachableError(
+        f"{asked}: the server refused the login{who}" + (f" with auth_source {source!r}." if who else " of login_uri."),
+        fix="Check user and password, and that the user was created in the database of auth_source.",
+        code=code,
+    )
+
+
 def _keywords(params: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """Arguments of MongoClient, and what to call the server."""
+    """Arguments of MongoClient, and what to call the server. A user beside login_uri replaces the one in it."""
+    user = params.get("login_user")
+    login = {
+        "username": user,
+        "password": params.get("login_password"),
+        "authSource": (params.get("auth_source") or "admin") if user else None,
+    }
     if params.get("login_uri"):
-        return {"host": params["login_uri"]}, "the server of login_uri"
+        return {"host": params["login_uri"], **(login if user else {})}, "the server of login_uri"
     for option in ("ca_cert", "client_cert"):
         if path := params.get(option):
             if not params.get("tls"):
@@ -190,14 +213,12 @@ def _keywords(params: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
             with os_errors(f"read the file {path} of {option}"), open(path, "rb"):  # noqa: PTH123 - only whether
                 pass
     host, port = params.get("login_host") or "127.0.0.1", params.get("login_port") or 27017
-    _require_listener(host, port)
+    require_listener(host, port)
     keywords = {
         "host": host,
         "port": port,
         "directConnection": True,
-        "username": params.get("login_user"),
-        "password": params.get("login_password"),
-        "authSource": (params.get("auth_source") or "admin") if params.get("login_user") else None,
+        **login,
         "tls": params.get("tls"),
         "tlsCAFile": params.get("ca_cert"),
         "tlsCertificateKeyFile": params.get("client_cert"),
@@ -205,8 +226,9 @@ def _keywords(params: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     return {name: value for name, value in keywords.items() if value is not None}, f"{host}:{port}"
 
 
-def _require_listener(host: str, port: int) -> None:
-    """pymongo itself would try a refused connection again and again until its time is over."""
+def require_listener(host: str, port: int) -> None:
+    """That something listens there: pymongo and mongodump try a refused connection again and again until their time is
+    over. Raises UnreachableError."""
     asked = f"Could not connect to MongoDB at {host}:{port}"
     try:
         socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_SECONDS).close()

@@ -72,15 +72,15 @@ class CheckedFile:
     """Reads a file of a component, decompressed where its name says so, and compares it with the manifest meanwhile.
 
     Raises StateError: from open when it is not there in its size, from require_whole() when it is not what the backup
-    wrote, and from read() when it cannot be decompressed.
+    wrote, and from read() when it cannot be decompressed. entry: what the manifest says; None when there is none yet.
     """
 
-    def __init__(self, path: Path, entry: FileEntry) -> None:
+    def __init__(self, path: Path, entry: FileEntry | None) -> None:
         self.path = path
         self._entry = entry
         with os_errors(f"read {path}"):
             size = path.lstat().st_size
-            if path.is_symlink() or not path.is_file() or size != entry.bytes:
+            if path.is_symlink() or not path.is_file() or (entry is not None and size != entry.bytes):
                 raise self._damaged(f"found {size} bytes")
             self._raw = _Hashed(path.open("rb"))
         packed = path.suffix == ".gz"
@@ -100,15 +100,22 @@ class CheckedFile:
         except (EOFError, zlib.error) as error:
             raise self._damaged(f"it cannot be decompressed ({error})") from None
 
-    def require_whole(self) -> None:
-        """Read what is left and compare."""
+    def rest(self) -> FileEntry:
+        """Read what is left; the whole file as it is on the disk."""
         with os_errors(f"read {self.path}"):
             while self._raw.read(_CHUNK_BYTES):
                 pass
-        if (self._raw.size, self._raw.digest.hexdigest()) != (self._entry.bytes, self._entry.sha256):
-            raise self._damaged(f"found {self._raw.size} bytes with {self._raw.digest.hexdigest()}")
+        return FileEntry(self.path.name, self._raw.size, self._raw.digest.hexdigest())
+
+    def require_whole(self) -> None:
+        """Read what is left and compare."""
+        found, entry = self.rest(), self._entry
+        if entry is not None and (found.bytes, found.sha256) != (entry.bytes, entry.sha256):
+            raise self._damaged(f"found {found.bytes} bytes with {found.sha256}")
 
     def _damaged(self, found: str) -> StateError:
+        if self._entry is None:
+            return StateError(f"{self.path} is damaged: {found}.", fix="Look at the disk and the kernel's log.")
         return StateError(
             f"{self.path} is not what the backup wrote: the manifest says {self._entry.bytes} bytes with sha256 "
             f"{self._entry.sha256}, {found}.",

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from bson.timestamp import Timestamp
 
 # A collection takes a few times this in memory; the server would send up to 16 MiB.
-_BATCH_BYTES = 2 << 20
-_FIRST_DOCUMENTS, _MOST_DOCUMENTS = 100, 50_000
+_BATCH_BYTES = 1 << 20
+_FIRST_DOCUMENTS, _MOST_DOCUMENTS = 10, 50_000
 _MOST_INDEXES = 1000  # servers allow 64 for a collection
 
 
@@ -41,11 +41,15 @@ class Batch:
     count: int
 
 
-def definitions(server: Server, database: str) -> tuple[Definition, ...]:
-    """Every collection and view that mongodump would take, by name. Raises StateError and UnreachableError."""
-    with server_errors(f"list the collections of {database}"):
-        listed = list(server.client[database].list_collections())
-    found = [_definition(server, database, info) for info in listed if is_dumped(info["name"])]
+def kinds(server: Server, database: str) -> dict[str, str]:
+    """Kind by name of everything in a database, the server's own included. Raises StateError and UnreachableError."""
+    return {info["name"]: info.get("type", COLLECTION) for info in _listed(server, database)}
+
+
+def definitions(server: Server, database: str, taken: Callable[[str], bool] = is_dumped) -> tuple[Definition, ...]:
+    """Every collection and view that is *taken*, by name. Raises StateError and UnreachableError."""
+    listed = _listed(server, database)
+    found = [_definition(server, database, info) for info in listed if taken(info["name"])]
     present = {info["name"] for info in listed}
     for one in found:
         if one.kind == TIMESERIES and one.source not in present:
@@ -54,6 +58,11 @@ def definitions(server: Server, database: str) -> tuple[Definition, ...]:
                 fix="This version of MongoDB is newer than the collection knows: use mongodump.",
             )
     return tuple(sorted(found, key=lambda one: one.name))
+
+
+def _listed(server: Server, database: str) -> list[Mapping[str, Any]]:
+    with server_errors(f"list the collections of {database}"):
+        return list(server.client[database].list_collections())
 
 
 def snapshot_time(server: Server, database: str, collection: str) -> Timestamp:
@@ -114,14 +123,19 @@ def batches(server: Server, database: str, collection: str, at: Timestamp | None
         session.end_session()
 
 
-def data_bytes(server: Server, database: str) -> int | None:
-    """What the documents of a database take, to tell how far a dump is; None when nobody may ask."""
+def sizes(server: Server, database: str, collections: Sequence[str]) -> tuple[int, int] | None:
+    """(bytes of the documents, bytes of their files and indexes), together; None when nobody may ask."""
     from pymongo.errors import PyMongoError  # noqa: PLC0415 - optional on the host
 
+    documents = stored = 0
     try:
-        return int(server.client[database].command("dbStats")["dataSize"])
+        for name in collections:
+            told = server.client[database].command("collStats", name)
+            documents += int(told["size"])
+            stored += int(told["storageSize"]) + int(told["totalIndexSize"])
     except (PyMongoError, KeyError, ValueError):
         return None
+    return documents, stored
 
 
 def _definition(server: Server, database: str, info: Mapping[str, Any]) -> Definition:

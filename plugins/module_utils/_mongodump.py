@@ -81,6 +81,22 @@ class Job:
         }
 
 
+def nothing_there(job: Job, place: str) -> StateError:
+    """The error for a database without collections."""
+    return StateError(
+        f"There is no database {job.database!r} at {place}, or nothing in it.",
+        fix="Correct database, or set allow_empty: true.",
+    )
+
+
+def cut_off(job: Job, restore: str) -> StateError:
+    """The error for a database in which a restore is half swapped; restore: set and component."""
+    return StateError(
+        f"A restore of set {restore} into {job.database!r} was cut off between what was live and what was restored.",
+        fix="Finish it or take it back, with action swap or revert of mongo_restore and that set.",
+    )
+
+
 def require_unwritten(dest: Path) -> None:
     """Refuse a folder that holds something already. Raises StateError."""
     if not dest.is_dir():

@@ -22,16 +22,24 @@ from ansible_collections.groundwork.backend.plugins.module_utils._mongo_files im
     Definition,
     encode_metadata,
     encode_prelude,
+    find_unmovable,
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._mongo_read import (
     batches,
-    data_bytes,
     definitions,
+    sizes,
     snapshot_time,
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._mongo_work import Work
-from ansible_collections.groundwork.backend.plugins.module_utils._mongodump import Job, dump_folder
+from ansible_collections.groundwork.backend.plugins.module_utils._mongodump import (
+    Job,
+    cut_off,
+    dump_folder,
+    nothing_there,
+)
+from ansible_collections.groundwork.backend.plugins.module_utils._mongodump_space import full_disks_told
 from ansible_collections.groundwork.backend.plugins.module_utils._mongodump_users import user_files
+from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_place import CUT_OFF, records
 from ansible_collections.groundwork.backend.plugins.module_utils._sets import utc_text
 from ansible_collections.groundwork.backend.plugins.module_utils._version import COLLECTION_VERSION
 
@@ -48,6 +56,7 @@ class Dumper:
     job: Job
     server: Server
     work: Work
+    unmovable: list[str] = field(default_factory=list, init=False)  # known from plan() on
     _apart: list[str] = field(default_factory=list)
 
     def plan(self) -> tuple[tuple[Definition, ...], Timestamp | None]:
@@ -56,12 +65,12 @@ class Dumper:
         The definitions are those of that moment: they were the same before and after. Raises StateError.
         """
         self._require_snapshots()
+        if half := [key for key, one in records(self.server, self.job.database).items() if one.state in CUT_OFF]:
+            raise cut_off(self.job, half[0])
         found = definitions(self.server, self.job.database)
+        self.unmovable = find_unmovable(found)
         if not found and not self.job.allow_empty:
-            raise StateError(
-                f"There is no database {self.job.database!r} at {self.server.place}, or nothing in it.",
-                fix="Correct database, or set allow_empty: true.",
-            )
+            raise nothing_there(self.job, self.server.place)
         readable = [one.source for one in found if one.source is not None]
         plain = [one.name for one in found if one.source == one.name and not one.options.get("capped")]
         if self.job.snapshot == "never" or not self.server.has_snapshots or not readable:
@@ -81,10 +90,11 @@ class Dumper:
         """Write the files of the job and return its component. Raises StateError and UnreachableError."""
         job = self.job
         started_at, clock = utc_text(datetime.now(UTC)), time.monotonic()
-        with dump_folder(job) as folder:
+        with full_disks_told(job, self.work), dump_folder(job) as folder:
             found, at = self.plan()
             job.names(found)
-            self.work.total = data_bytes(self.server, job.database)
+            size = sizes(self.server, job.database, [one.source for one in found if one.source is not None])
+            self.work.total = size[0] if size else None
             entries = [self._write(folder, PRELUDE, encode_prelude(self.server.version, _tool()))]
             for one in found:
                 entries.append(self._write(folder, job.metadata_name(one), encode_metadata(one), named=True))
@@ -103,6 +113,7 @@ class Dumper:
             "views": [one.name for one in found if one.kind == VIEW],
             "users": job.users,
             "data_bytes": self.work.done,
+            "database_bytes": size[1] if size else None,
             "started_at": started_at,
             "seconds": round(time.monotonic() - clock, 3),
         }

@@ -27,7 +27,8 @@ def user_files(server: Server, database: str) -> Iterator[tuple[str, bytes]]:
     found = server.client[database]
     with server_errors(f"read the users and roles of {database}"):
         users = [_user(found, user) for user in found.command("usersInfo")["users"]]
-        roles = [_role(role, database) for role in found.command("rolesInfo", showPrivileges=True)["roles"]]
+        listed = found.command("rolesInfo", showPrivileges=True, showAuthenticationRestrictions=True)["roles"]
+        roles = [role_of(role, database) for role in listed]
     if any("credentials" not in user for user in users):
         raise StateError(
             f"The server did not show the credentials of all users of {database}.",
@@ -46,6 +47,12 @@ def _user(database: Any, listed: Mapping[str, Any]) -> dict[str, Any]:
     return {key: user[key] for key in _USER_KEYS if user.get(key) not in (None, []) or key == "roles"}
 
 
-def _role(role: Mapping[str, Any], database: str) -> dict[str, Any]:
-    told = {"_id": f"{database}.{role['role']}", **role}
+def role_of(listed: Mapping[str, Any], database: str) -> dict[str, Any]:
+    """A role as the server stores it, of what rolesInfo lists: there, the restrictions are a list in a list."""
+    told = {"_id": f"{database}.{listed['role']}", **listed}
+    restrictions: list[Any] = []
+    for one in told.pop("authenticationRestrictions", ()):
+        restrictions += one if isinstance(one, list) else [one]
+    if restrictions:
+        told["authenticationRestrictions"] = restrictions
     return {key: told[key] for key in _ROLE_KEYS if key in told}

@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,9 @@ from ansible_collections.groundwork.backend.plugins.module_utils._mongo_files im
     decode_metadata,
     file_stem,
 )
-from ansible_collections.groundwork.backend.plugins.module_utils._pgrestore import Names
+from ansible_collections.groundwork.backend.plugins.module_utils._mongo_names import is_restores
 
 _USERS_PREFIX = "$admin.system."
-_NAMESPACE_BYTES = 255  # https://www.mongodb.com/docs/manual/reference/limits/#mongodb-limit-Namespace-Length
-_SHORTEST_NAME = 8
 
 
 @dataclass(frozen=True)
@@ -91,28 +88,6 @@ class Dump:
             file.require_whole()
 
 
-def staged_name(dump: Dump, live: str, parts: Sequence[Part]) -> str:
-    """The new database beside the live one, short enough for its longest collection. Raises StateError.
-
-    <database>_restore_<set id>, as other restores have it; where a name would get too long with that, g and as many
-    digits of a sha256 as there is room for.
-    """
-    name = Names(dump.set_id, dump.component.name, live).staged
-    room = (
-        _NAMESPACE_BYTES
-        - 1
-        - max((len(str(part.definition.source or part.definition.name).encode()) for part in parts), default=0)
-    )
-    if len(name.encode()) <= room:
-        return name
-    if room < _SHORTEST_NAME:
-        raise StateError(
-            "A collection of the backup has a name that is too long for a database beside the live one.",
-            fix="Restore this set with mongorestore.",
-        )
-    return "g" + hashlib.sha256(name.encode()).hexdigest()[: min(room, len(name)) - 1]
-
-
 def load(set_path: Path, name: str) -> Dump:
     """A component of a committed set. Raises InputError and StateError."""
     manifest = read_manifest(set_path)
@@ -133,7 +108,10 @@ def load(set_path: Path, name: str) -> Dump:
 
 
 def parts(dump: Dump) -> list[Part]:
-    """Everything that is in a dump, by name. Reads the definitions. Raises StateError."""
+    """Everything that is in a dump, by name. Reads the definitions. Raises StateError.
+
+    What restores have kept in the database is left out, which a dump by another program holds, too.
+    """
     data: dict[str, FileEntry] = {}
     found: dict[str, Definition] = {}
     for entry in dump.component.files:
@@ -158,6 +136,7 @@ def parts(dump: Dump) -> list[Part]:
             raise StateError(f"The dump has no file with the documents of {one.name!r}.", fix="Use another set.")
         result.append(Part(one, file_of))
     result += [Part(_undefined(stem), entry) for stem, entry in data.items()]
+    result = [part for part in result if not is_restores(part.definition.name)]
     return sorted(result, key=lambda part: part.definition.name)
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: groundwork.backend contributors
-"""What each action of mongo_restore does; the state of a restore is in the staged database itself."""
+"""What each action of mongo_restore does; the state of a restore is in the database itself."""
 
 from __future__ import annotations
 
@@ -9,183 +9,289 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import StateError
-from ansible_collections.groundwork.backend.plugins.module_utils._mongo_files import VIEW, Definition
-from ansible_collections.groundwork.backend.plugins.module_utils._mongo_read import definitions
+from ansible_collections.groundwork.backend.plugins.module_utils._mongo_files import VIEW
+from ansible_collections.groundwork.backend.plugins.module_utils._mongo_names import BEFORE, RESTORE, REVERTED, Family
+from ansible_collections.groundwork.backend.plugins.module_utils._mongo_read import drop, kinds
 from ansible_collections.groundwork.backend.plugins.module_utils._mongo_work import Work
-from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_stage import (
+from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_checks import (
+    not_made_here,
+    require_movable,
+    require_others_whole,
+    require_ours,
+    require_restorable,
+    require_whole,
+)
+from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_place import (
+    CUT_OFF,
+    LIVE,
+    PLACING,
     STAGED,
-    STATE,
     SWAPPING,
-    Stage,
-    unmovable,
+    TAKEN_BACK,
+    Place,
+    Record,
+    records,
 )
-from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_swap import (
-    carry_out,
-    extra_names,
-    plan,
-    staged_definitions,
-)
+from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_roles import create, missing
+from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_space import require_room, room
+from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_stage import Stage, drop_staged
+from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_swap import Swap, live_names
 
 
 @dataclass
 class Run:
-    """One run: the stage that it is about, and what it has done. target: it is a scratch database, for itself."""
+    """One run: where it works, what it restores (None when the set is gone, for an action of BY_NAME), what it did."""
 
-    stage: Stage
-    target: bool
-    force: bool
+    place: Place
+    found: Stage | None
+    params: Mapping[str, Any]
     check_mode: bool
+    work: Work
+    warn: Callable[[str], None]
     actions: list[str] = field(default_factory=list)
     counts: dict[str, int] | None = None
-    before: dict[str, Any] | None = None
 
     @property
-    def live(self) -> str:
-        """Name of the live database."""
-        return self.stage.live
+    def stage(self) -> Stage:
+        """What is restored."""
+        if self.found is None:
+            raise StateError(f"Set {self.place.set_id} cannot be read.", fix="Use another set.")
+        return self.found
 
-    def result(self, *, staged: bool) -> dict[str, Any]:
-        """What every action returns; staged: whether the new database is there afterwards."""
+    @property
+    def record(self) -> Record | None:
+        """What this restore has left in the database."""
+        return self.place.record()
+
+    def result(self, *, staged: bool, live: Record | None = None, **more: Any) -> dict[str, Any]:
+        """What every action returns. staged: whether what was restored waits afterwards; live: the record when it does
+        not wait any more, and can be taken back."""
+        place = self.place
+        waits = _told(place.family(RESTORE)) if place.beside else place.database
         return {
             "changed": bool(self.actions),
-            "database": self.live,
-            "staged": self.stage.name if staged else None,
+            "database": place.database,
+            "staged": waits if staged else None,
+            "before": _told(place.family(BEFORE, live.before)) if live and live.aside else None,
+            "live_from_set": live is not None,
             "counts": self.counts,
             "actions": self.actions,
+            **more,
         }
 
 
 def restore(run: Run) -> dict[str, Any]:
     """Stage, then swap; goes on with a swap that was cut off."""
-    _require_force(run)
-    if not _is(run, SWAPPING):
+    place = run.place
+    if not run.params["force"] and live_names(kinds(place.server, place.database)):
+        raise StateError(
+            f"Database {place.database!r} is there, and a restore takes the place of what it holds.",
+            fix="Set force: true to replace it, or use action stage, which leaves it alone.",
+        )
+    if _state(run) not in (SWAPPING, PLACING):
         _stage(run)
     return _swap(run)
 
 
+def measure(run: Run) -> dict[str, Any]:
+    """Tell whether there is room, and change nothing."""
+    return run.result(staged=_state(run) == STAGED, live=_live(run), space=_room(run))
+
+
 def stage(run: Run) -> dict[str, Any]:
-    """Restore beside the live database, or into the target."""
-    if _is(run, SWAPPING):
-        raise StateError(
-            f"A swap of {run.stage.name} into {run.live} was cut off, and is to be finished first.",
-            fix="Run action swap, which goes on.",
-        )
+    """Restore beside the live collections, or into the target."""
     _stage(run)
     return run.result(staged=True)
 
 
 def swap(run: Run) -> dict[str, Any]:
-    """Make the staged database the live one, or go on with that."""
-    if not (_is(run, STAGED) or _is(run, SWAPPING)):
+    """Make what is staged live, or go on with that."""
+    state = _state(run)
+    if state == LIVE:
+        return run.result(staged=False, live=_live(run))
+    if state not in (STAGED, SWAPPING, PLACING):
         raise StateError(
-            f"There is no complete database {run.stage.name!r} to swap with {run.live!r}.",
+            f"Nothing of set {run.place.set_id} is complete beside {run.place.database!r}, to be swapped with it.",
             fix="Run action stage first.",
         )
     return _swap(run)
 
 
+def revert(run: Run) -> dict[str, Any]:
+    """Make live what was live before the swap."""
+    record = run.record
+    if record is None or record.state not in (*CUT_OFF, LIVE):
+        return run.result(staged=record is not None and record.state == STAGED)
+    Swap(run.place, Work(run.work.progress, "revert"), run.actions, run.check_mode).backwards(record)
+    return run.result(staged=False)
+
+
 def discard(run: Run) -> dict[str, Any]:
-    """Drop what was staged."""
-    found = definitions(run.stage.server, run.stage.name)
-    if not found:
-        return run.result(staged=False)
-    if _is(run, SWAPPING):
-        raise StateError(
-            f"A swap of {run.stage.name} into {run.live} was cut off. What it has not moved yet is only there.",
-            fix="Run action swap, which goes on.",
-        )
-    if run.stage.state() is None:
-        _require_made_here(run.stage.name, found)
-    run.actions.append(f"drop database {run.stage.name}")
-    if not run.check_mode:
-        run.stage.drop()
+    """Drop what was staged or is live no more, and what was live before when asked to."""
+    place = run.place
+    require_whole(place)
+    if not place.beside:
+        return _discard_target(run)
+    found, record = kinds(place.server, place.database), run.record
+    if record is None:
+        require_ours(place, force=run.params["force"])
+    _drop(run, place.family(RESTORE).members(found), place.family(RESTORE))
+    if record is not None and record.state == TAKEN_BACK:
+        away = place.family(REVERTED, record.reverted)
+        if not run.params["keep_reverted"]:
+            _drop(run, away.members(found), away)
+        elif away.members(found):
+            run.warn(
+                f"{_told(away)} is what was live until a restore was taken back. It is kept: look whether something "
+                "was written into it that you need, and drop it."
+            )
+    if run.params["before"]:
+        _drop(run, place.family(BEFORE).all_numbers(found), place.family(BEFORE))
+    if record is not None and (record.state != LIVE or run.params["before"]):
+        _forget(run, "forget the restore of" if record.state != LIVE else "make final the restore of")
+    return run.result(staged=False, live=None if run.params["before"] else _live(run))
+
+
+def finish(run: Run) -> dict[str, Any]:
+    """Let the swap be one that cannot be taken back."""
+    if _state(run) == LIVE:
+        _forget(run, "make final the restore of")
     return run.result(staged=False)
 
 
 ACTIONS: Mapping[str, Callable[[Run], dict[str, Any]]] = {
-    "restore": restore, "stage": stage, "swap": swap, "discard": discard,
-}  # fmt: skip
+    "restore": restore,
+    "measure": measure,
+    "stage": stage,
+    "swap": swap,
+    "revert": revert,
+    "discard": discard,
+    "finish": finish,
+}
+BY_NAME = ("revert", "discard", "finish")  # they need names, and nothing of the set
 
 
 def _stage(run: Run) -> None:
-    job = run.stage
-    state = job.state()
-    if state is not None and state["state"] == STAGED and not (run.target and run.force):
-        run.counts = dict(state["counts"])
+    job, place = run.stage, run.place
+    require_whole(place)
+    record = run.record
+    if record is not None and record.state == STAGED and not (run.params["force"] and not place.beside):
+        run.counts = dict(record.counts)
         return
-    found = definitions(job.server, job.name)
-    if found and state is None:
-        _require_ours(run, found)
-    _require_restorable(run)
-    if found:
-        run.actions.append(f"drop database {job.name}")
+    if record is None:
+        require_ours(place, force=run.params["force"])
+    require_restorable(place, job.parts)
+    _room(run)
+    _roles(run)
+    left = _leftovers(run, record)
+    if left:
+        run.actions.append(left)
+    if record is not None and record.state == LIVE:  # an earlier restore of the same set; its record goes with the rest
+        run.actions.append(f"make final the restore of set {place.set_id} in {place.database}")
     views = sum(part.definition.kind == VIEW for part in job.parts)
-    run.actions.append(f"restore {len(job.parts) - views} collections and {views} views into {job.name}")
+    where = _told(place.family(RESTORE)) if place.beside else place.database
+    run.actions.append(f"restore {len(job.parts) - views} collections and {views} views into {where}")
     if run.check_mode:
         job.dump.verify()
         run.counts = dict(job.dump.counts)
     else:
+        if record is not None and record.state == TAKEN_BACK:
+            _drop(run, _members(run, REVERTED, record.reverted), None)
         run.counts = job.run()
 
 
 def _swap(run: Run) -> dict[str, Any]:
-    job, server = run.stage, run.stage.server
-    state = job.state()
-    live = definitions(server, run.live)
-    staged: list[Definition] = staged_definitions(server, job.name)
-    if state is None:  # in check mode, nothing was staged
-        staged = [part.definition for part in job.parts]
-    extra = list(state["extra"]) if state is not None and state["state"] == SWAPPING else extra_names(staged, live)
-    steps = plan(staged, live, extra)
-    run.actions += [step.words(run.live) for step in steps]
-    run.actions.append(f"drop database {job.name}")
-    if run.check_mode:
-        return run.result(staged=False)
-    if run.counts is None and state is not None:
-        run.counts = dict(state["counts"])
-    job.say(SWAPPING, extra=extra, counts=list((run.counts or {}).items()))
-    carry_out(server, job.name, run.live, steps, Work(job.work.progress, "swap"))
-    job.drop()
-    job.require_equal(run.live)
+    job, place = run.stage, run.place
+    require_movable(place)
+    if final := require_others_whole(place):
+        run.actions.append(f"make final the restore of {', '.join(final)}")
+        if not run.check_mode:
+            place.forget(*final)
+    record = run.record
+    if run.counts is None and record is not None:
+        run.counts = dict(record.counts)
+    staged = {part.definition.name: part.definition.kind for part in job.parts}
+    work = Work(run.work.progress, "swap")
+    Swap(place, work, run.actions, run.check_mode).forwards(staged, run.counts or {})
+    if not run.check_mode:
+        job.require_equal(live=True)
+    return run.result(staged=False, live=_live(run))
+
+
+def _discard_target(run: Run) -> dict[str, Any]:
+    place = run.place
+    if kinds(place.server, place.database):
+        if not records(place.server, place.database):
+            raise not_made_here(place.database)
+        run.actions.append(f"drop database {place.database}")
+        if not run.check_mode:
+            drop_staged(place)
     return run.result(staged=False)
 
 
-def _is(run: Run, state: str) -> bool:
-    found = run.stage.state()
-    return found is not None and found["state"] == state
+def _drop(run: Run, names: list[str], family: Family | None) -> None:
+    if names and family is not None:
+        run.actions.append(f"drop {len(names)} collections of {_told(family)}")
+    for name in names:
+        if not run.check_mode:
+            drop(run.place.server, run.place.database, name)
 
 
-def _require_force(run: Run) -> None:
-    if not run.force and definitions(run.stage.server, run.live):
-        raise StateError(
-            f"Database {run.live!r} is there, and a restore drops what it holds.",
-            fix="Set force: true to replace it, or use action stage, which leaves it alone.",
+def _forget(run: Run, words: str) -> None:
+    run.actions.append(f"{words} set {run.place.set_id} in {run.place.database}")
+    if not run.check_mode:
+        run.place.forget()
+
+
+def _members(run: Run, kind: str, number: int = 1) -> list[str]:
+    return run.place.family(kind, number).members(kinds(run.place.server, run.place.database))
+
+
+def _leftovers(run: Run, record: Record | None) -> str:
+    """What goes before a restore begins, in words."""
+    place = run.place
+    if not place.beside:
+        return f"drop database {place.database}" if kinds(place.server, place.database) else ""
+    names = _members(run, RESTORE)
+    if record is not None and record.state == TAKEN_BACK:
+        names += _members(run, REVERTED, record.reverted)
+    return f"drop {len(names)} collections that an earlier restore has left in {place.database}" if names else ""
+
+
+def _roles(run: Run) -> None:
+    """Make the roles that the server does not have, and tell which users it does not have."""
+    place, dump = run.place, run.stage.dump
+    if not run.params["roles"] or not place.beside or place.database != dump.database:
+        return
+    lost = missing(dump, place.server)
+    run.actions += [f"create role {role['role']} of {place.database}" for role in lost.roles]
+    if not run.check_mode:
+        create(place.server, place.database, lost.roles)
+    if lost.users:
+        run.warn(
+            f"The backup has users of {place.database!r} that the server has not, and that cannot be made from it: "
+            f"{', '.join(lost.users)}. Make them anew, or run mongorestore with --restoreDbUsersAndRoles."
         )
 
 
-def _require_ours(run: Run, found: tuple[Definition, ...]) -> None:
-    """What is there under the name of the new database, and is not from this restore. Raises StateError."""
-    name = run.stage.name
-    if not run.target:
-        _require_made_here(name, found)
-    elif not run.force:
-        raise StateError(f"The target {name!r} exists already.", fix="Use another name, or force: true.")
+def _state(run: Run) -> str | None:
+    found = run.record
+    return None if found is None else found.state
 
 
-def _require_made_here(name: str, found: tuple[Definition, ...]) -> None:
-    if all(one.name != STATE for one in found):
-        raise StateError(
-            f"Database {name!r} exists already and was not made by mongo_restore.",
-            fix="Look what it is; drop it, then run again.",
-        )
+def _live(run: Run) -> Record | None:
+    found = run.record
+    return found if found is not None and found.state == LIVE else None
 
 
-def _require_restorable(run: Run) -> None:
-    names = {part.definition.name for part in run.stage.parts}
-    if STATE in names:
-        raise StateError(f"A collection of the backup is called {STATE!r}, as the journal of a restore is.")
-    if not run.target and (held := unmovable(run.stage.parts)):
-        raise StateError(
-            f"MongoDB cannot move {', '.join(held)} from one database to another (a time series, or the server's own).",
-            fix="Restore this set with mongorestore.",
-        )
+def _room(run: Run) -> dict[str, Any] | None:
+    """What there is and what is needed; None when nobody wants to know. Raises StateError."""
+    if not run.params["check_space"]:
+        return None
+    found = room(run.stage.dump.component.facts.get("database_bytes"), run.place.server, run.place.database)
+    require_room(run.place.database, found)
+    return found
+
+
+def _told(family: Family) -> str:
+    return f"{family.database}.{family.prefix}*"

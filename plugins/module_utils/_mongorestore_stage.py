@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: groundwork.backend contributors
-"""Restore a dump into a new database beside the live one, and check it. The live database is not touched."""
+"""Restore a dump beside the live collections, or into a scratch database, and check it. What is live is not touched."""
 
 from __future__ import annotations
 
@@ -13,69 +13,56 @@ from typing import Any
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import GroundworkError, StateError
 from ansible_collections.groundwork.backend.plugins.module_utils._mongo import Server, server_errors
 from ansible_collections.groundwork.backend.plugins.module_utils._mongo_files import (
-    BUCKETS,
     COLLECTION,
     TIMESERIES,
     VIEW,
     Definition,
 )
-from ansible_collections.groundwork.backend.plugins.module_utils._mongo_read import count, definitions
+from ansible_collections.groundwork.backend.plugins.module_utils._mongo_names import RESTORE
+from ansible_collections.groundwork.backend.plugins.module_utils._mongo_read import count, definitions, drop, kinds
+from ansible_collections.groundwork.backend.plugins.module_utils._mongo_version import series
 from ansible_collections.groundwork.backend.plugins.module_utils._mongo_work import Work
 from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore import Dump, Part
+from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_place import (
+    STAGED,
+    STAGING,
+    Place,
+    Record,
+    require_written,
+)
 
-STATE = "groundwork.restore"
-STAGING, STAGED, SWAPPING = "staging", "staged", "swapping"
-_BATCH_BYTES, _BATCH_DOCUMENTS = 2 << 20, 10_000
-_SURE = {"w": "majority", "j": True}
+_BATCH_BYTES, _BATCH_DOCUMENTS = 1 << 20, 10_000
+_SIMPLE = {"locale": "simple"}
+_TIMESTAMPS_SINCE = (8, 0)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What to restore and where: *name* is the new database, *live* the one that it belongs to."""
+    """What to restore and where."""
 
+    place: Place
     dump: Dump
     parts: Sequence[Part]
-    server: Server
-    name: str
-    live: str
     jobs: int
     work: Work
 
-    def mark(self, state: str, **more: Any) -> dict[str, Any]:
-        """What the new database says of itself."""
-        return {
-            "state": state, "set": self.dump.set_id, "component": self.dump.component.name, "live": self.live, **more,
-        }  # fmt: skip
-
-    def say(self, state: str, **more: Any) -> None:
-        """Write the mark into the new database, so that the next run knows it."""
-        command = {
-            "update": STATE,
-            "updates": [{"q": {"_id": "state"}, "u": {"_id": "state", **self.mark(state, **more)}, "upsert": True}],
-            "writeConcern": _SURE,
-        }
-        with server_errors(f"write the state of the restore into {self.name}"):
-            _require_written(self.server.client[self.name].command(command), self.name)
-
-    def state(self) -> Mapping[str, Any] | None:
-        """The mark of the new database; None when it has none or is another restore's."""
-        with server_errors(f"read the state of the restore in {self.name}"):
-            found: Mapping[str, Any] | None = self.server.client[self.name][STATE].find_one({"_id": "state"})
-        if found is None or any(found.get(key) != value for key, value in self._own.items()):
-            return None
-        return found
+    @property
+    def server(self) -> Server:
+        """The server of the place."""
+        return self.place.server
 
     @property
-    def _own(self) -> dict[str, Any]:
-        return {key: value for key, value in self.mark("").items() if key != "state"}
+    def name(self) -> str:
+        """The database."""
+        return self.place.database
 
     def run(self) -> dict[str, int]:
-        """Fill the new database and check it; its documents by collection. It is dropped when anything fails."""
+        """Fill the collections and check them; their documents by name. They are dropped when anything fails."""
         self.drop()
         try:
-            self.say(STAGING)
+            self.place.say(Record(STAGING))
             counts = self._fill()
-            self.say(STAGED, counts=[[name, count] for name, count in counts.items()])
+            self.place.say(Record(STAGED, counts))
         except BaseException:
             with suppress(GroundworkError):  # the error that led here counts; the next run drops it
                 self.drop()
@@ -83,9 +70,8 @@ class Stage:
         return counts
 
     def drop(self) -> None:
-        """Drop the new database."""
-        with server_errors(f"drop the database {self.name}"):
-            self.server.client.drop_database(self.name)
+        """Drop what was staged, and the record."""
+        drop_staged(self.place)
 
     def _fill(self) -> dict[str, int]:
         counts: dict[str, int] = {}
@@ -100,7 +86,7 @@ class Stage:
         for part in self.parts:
             if part.definition.kind == VIEW:
                 self._create(part.definition)
-        self.require_equal(self.name)
+        self.require_equal(live=False)
         return dict(sorted(counts.items()))
 
     def _collection(self, part: Part) -> int:
@@ -110,22 +96,28 @@ class Stage:
         self._create(definition)
         loaded = self._load(part)
         told = self.dump.counts.get(definition.name, loaded)
-        found = count(self.server, self.name, str(definition.source))
-        if not found == loaded == told:
+        found = count(self.server, self.name, self._source(definition))
+        if not is_complete(definition, told=told, loaded=loaded, found=found):
             raise _different([f"{definition.name} has {found} documents instead of {told}"], self.name)
         if wanted := own_indexes(definition):
-            with server_errors(f"make the indexes of {self.name}.{definition.name}"):
-                self.server.client[self.name].command({"createIndexes": definition.name, "indexes": wanted})
+            name = self.place.staged_name(definition.name)
+            with server_errors(f"make the indexes of {self.name}.{name}"):
+                self.server.client[self.name].command({"createIndexes": name, "indexes": wanted})
         return loaded
 
     def _create(self, definition: Definition) -> None:
-        with server_errors(f"create {definition.kind} {self.name}.{definition.name}"):
-            self.server.client[self.name].command({"create": definition.name, **definition.options})
+        name = self.place.staged_name(definition.name)
+        with server_errors(f"create {definition.kind} {self.name}.{name}"):
+            self.server.client[self.name].command({"create": name, **definition.options})
+
+    def _source(self, definition: Definition) -> str:
+        """The collection that gets the documents."""
+        return str(definition.source) if definition.kind == TIMESERIES else self.place.staged_name(definition.name)
 
     def _load(self, part: Part) -> int:
         from bson.raw_bson import RawBSONDocument  # noqa: PLC0415 - optional on the host
 
-        source, loaded = str(part.definition.source), 0
+        source, loaded = self._source(part.definition), 0
         assert part.data is not None  # noqa: S101 - parts() requires the file of all that is no view
         for batch in _batches(self.dump.documents(part.data)):
             with server_errors(f"restore {self.name}.{source}"):
@@ -135,19 +127,26 @@ class Stage:
                         "documents": [RawBSONDocument(document) for document in batch],
                         "ordered": True,
                         "bypassDocumentValidation": True,
+                        **self._as_they_are(),
                     }
                 )
-                _require_written(answer, f"{self.name}.{source}")
+                require_written(answer, f"{self.name}.{source}")
             loaded += answer["n"]
             self.work.tell(part.definition.name, sum(map(len, batch)))
         return loaded
 
-    def require_equal(self, database: str) -> None:
-        """Compare the definitions in a database with those of the dump. Raises StateError, detail differences."""
-        found = {one.name: one for one in definitions(self.server, database)}
+    def _as_they_are(self) -> dict[str, bool]:
+        """A server puts its own time in the place of an empty timestamp, unless it is one that can be told not to."""
+        return {"bypassEmptyTsReplacement": True} if series(self.server.version) >= _TIMESTAMPS_SINCE else {}
+
+    def require_equal(self, *, live: bool) -> None:
+        """Compare the definitions of what was restored with the dump. Raises StateError, detail differences."""
+        name_of = str if live else self.place.staged_name
+        names = {name_of(part.definition.name) for part in self.parts}
+        found = {one.name: one for one in definitions(self.server, self.name, names.__contains__)}
         differences = []
         for part in self.parts:
-            wanted, there = part.definition, found.get(part.definition.name)
+            wanted, there = part.definition, found.get(name_of(part.definition.name))
             if there is None or there.kind != wanted.kind:
                 differences.append(f"{wanted.kind} {wanted.name} is missing")
                 continue
@@ -159,22 +158,38 @@ class Stage:
             if wanted.kind == COLLECTION:
                 differences += _index_differences(wanted, there)
         if differences:
-            raise _different(differences, database)
+            raise _different(differences, self.name, live=live)
 
 
-def unmovable(parts: Sequence[Part]) -> list[str]:
-    """Collections that renameCollection refuses to move."""
-    return [
-        part.definition.name
-        for part in parts
-        if part.definition.kind == TIMESERIES or part.definition.name.startswith(("system.", BUCKETS))
-    ]
+def drop_staged(place: Place) -> None:
+    """Drop what was staged, and the record: all of a scratch database, and beside what is live only that."""
+    if not place.beside:
+        with server_errors(f"drop the database {place.database}"):
+            place.server.client.drop_database(place.database)
+        return
+    for name in place.family(RESTORE).members(kinds(place.server, place.database)):
+        drop(place.server, place.database, name)
+    place.forget()
+
+
+def is_complete(definition: Definition, *, told: int, loaded: int, found: int) -> bool:
+    """Whether a collection has the documents that the backup counted.
+
+    loaded: how many the server took; found: how many are there. Where documents expire by an option of the collection
+    (a clustered one, a time series) and not by an index, the server deletes those of an old backup at once.
+    """
+    expires = definition.options.get("expireAfterSeconds") is not None
+    return loaded == told and (found <= loaded if expires else found == loaded)
 
 
 def own_indexes(definition: Definition) -> list[dict[str, Any]]:
-    """The indexes that the server does not make by itself."""
+    """The indexes that the server does not make by itself.
+
+    One without a collation, which is the simple one, would get that of its collection when it does not say so.
+    """
+    told = {"collation": _SIMPLE} if definition.options.get("collation") else {}
     return [
-        {key: value for key, value in index.items() if key != "ns"}
+        {**told, **{key: value for key, value in index.items() if key != "ns"}}
         for index in definition.indexes
         if list(index["key"].items()) != [("_id", 1)] and not index.get("clustered")
     ]
@@ -198,7 +213,8 @@ def _index_differences(wanted: Definition, found: Definition) -> list[str]:
 
 
 def _settings(index: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in index.items() if key not in ("v", "background")}
+    told = {key: value for key, value in index.items() if key not in ("v", "background")}
+    return {**told, "collation": told.get("collation", _SIMPLE)}
 
 
 def _batches(documents: Iterator[bytes]) -> Iterator[list[bytes]]:
@@ -214,17 +230,9 @@ def _batches(documents: Iterator[bytes]) -> Iterator[list[bytes]]:
         yield batch
 
 
-def _require_written(answer: Mapping[str, Any], where: str) -> None:
-    """A write that failed for a document is an answer, and no error. Raises OperationFailure."""
-    from pymongo.errors import OperationFailure  # noqa: PLC0415 - optional on the host
-
-    if answer.get("writeErrors") or answer.get("writeConcernError"):
-        raise OperationFailure(f"a document was refused in {where}", None, dict(answer))
-
-
-def _different(differences: list[str], name: str) -> StateError:
+def _different(differences: list[str], name: str, *, live: bool = False) -> StateError:
     return StateError(
         f"What was restored into {name} is not what the backup recorded: {'; '.join(differences)}.",
-        fix="Use another set.",
+        fix="Run action revert, which puts back what was live." if live else "Use another set.",
         differences=differences,
     )

@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: groundwork.backend contributors
-"""Make a staged database the live one, collection by collection.
+"""Make what was restored the live collections, and take that back: renames inside of one database.
 
-The server has no way to do it at once. The order is: the journal is written into the staged database; live views that
-are in the way of a collection are dropped; each collection takes the place of the live one of its name, by name; views
-are made anew; what the backup does not have is dropped; the staged database is dropped, and the journal with it. Every
-step is left out when it has been done, so a run that was cut off is finished by doing the same once more.
+The server does one rename at once and as one step, and not several of them. So each half of a swap is written down
+before it begins, and within one half every name tells whether it had its turn: a run that was cut off is finished, or
+taken back, by a later one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import GroundworkError, StateError
 from ansible_collections.groundwork.backend.plugins.module_utils._mongo import (
@@ -21,94 +20,178 @@ from ansible_collections.groundwork.backend.plugins.module_utils._mongo import (
     code_of,
     server_errors,
 )
-from ansible_collections.groundwork.backend.plugins.module_utils._mongo_files import VIEW, Definition
-from ansible_collections.groundwork.backend.plugins.module_utils._mongo_read import definitions, drop
+from ansible_collections.groundwork.backend.plugins.module_utils._mongo_files import VIEW
+from ansible_collections.groundwork.backend.plugins.module_utils._mongo_names import (
+    BEFORE,
+    REVERTED,
+    free_family,
+    is_restores,
+)
+from ansible_collections.groundwork.backend.plugins.module_utils._mongo_read import definitions, drop, kinds
 from ansible_collections.groundwork.backend.plugins.module_utils._mongo_work import Work
-from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_stage import STATE
+from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_place import (
+    LIVE,
+    PLACING,
+    RETURNING,
+    REVERTING,
+    SURE,
+    SWAPPING,
+    TAKEN_BACK,
+    Place,
+    Record,
+)
 
 
 @dataclass(frozen=True)
-class Step:
-    """One command of the swap: drop or create in the live database, or move a collection into it."""
+class Move:
+    """A collection or view that gets another name in its database."""
 
     kind: str
-    name: str
-    definition: Definition | None = None
+    old: str
+    new: str
 
-    def words(self, live: str) -> str:
+    def words(self, database: str) -> str:
         """For the result."""
-        told = {
-            "drop": f"drop {live}.{self.name}",
-            "move": f"replace collection {live}.{self.name}",
-            "view": f"make view {live}.{self.name}",
-        }
-        return told[self.kind]
+        return f"rename {self.kind} {database}.{self.old} to {self.new}"
 
 
-def extra_names(staged: Sequence[Definition], live: Sequence[Definition]) -> list[str]:
-    """What the live database has and the backup has not; the server's own stays."""
-    wanted = {one.name for one in staged}
-    return [one.name for one in live if one.name not in wanted and not one.name.startswith("system.")]
+def live_names(found: Mapping[str, str]) -> list[str]:
+    """What is the application's own, of kinds by name."""
+    return sorted(name for name in found if not name.startswith("system.") and not is_restores(name))
 
 
-def plan(staged: Sequence[Definition], live: Sequence[Definition], extra: Sequence[str]) -> list[Step]:
-    """What is left to do, in order. *extra* is what the journal says of the begin."""
-    kinds = {one.name: one.kind for one in live}
-    collections = [one for one in staged if one.kind != VIEW]
-    views = [one for one in staged if one.kind == VIEW]
-    steps = [Step("drop", one.name) for one in collections if kinds.get(one.name) == VIEW]
-    steps += [Step("move", one.name) for one in collections]
-    for view in views:
-        steps += [Step("drop", view.name)] if view.name in kinds else []
-        steps.append(Step("view", view.name, view))
-    return steps + [Step("drop", name) for name in extra if name in kinds]
+def moves(found: Mapping[str, str], names: Mapping[str, str]) -> list[Move]:
+    """What is left to do of old name -> new name: views come last, as they show collections."""
+    left = [Move(found[old], old, new) for old, new in names.items() if old in found]
+    return sorted(left, key=lambda move: (move.kind == VIEW, move.old))
 
 
-def staged_definitions(server: Server, staged: str) -> list[Definition]:
-    """What is in the staged database, but for the journal."""
-    return [one for one in definitions(server, staged) if one.name != STATE]
+@dataclass
+class Swap:
+    """A swap or what takes it back, from wherever an earlier run was cut off. actions grows; check_mode: only that."""
 
+    place: Place
+    work: Work
+    actions: list[str]
+    check_mode: bool
 
-def carry_out(server: Server, staged: str, live: str, steps: Sequence[Step], work: Work) -> None:
-    """Do the steps. Raises StateError and UnreachableError; what is left is done by the next run."""
-    for step in steps:
-        work.tell(step.name, 0)
-        with _interrupted(live):
-            if step.kind == "drop":
-                drop(server, live, step.name)
-            elif step.kind == "move":
-                _move(server, staged, live, step.name)
-            elif step.definition is not None:
-                with server_errors(f"make view {live}.{step.name}"):
-                    server.client[live].command({"create": step.name, **step.definition.options})
-                drop(server, staged, step.name)
+    def forwards(self, staged: Mapping[str, str], counts: Mapping[str, int]) -> None:
+        """Make what is staged live. staged: kinds by name, of what is or would be staged."""
+        place = self.place
+        found = kinds(place.server, place.database)
+        record = place.record()
+        if record is None or record.state not in (SWAPPING, PLACING):
+            number = free_family(place.database, BEFORE, place.set_id, found).number
+            record = Record(SWAPPING, counts, tuple(live_names(found)), number)
+            self._say(record)
+        if record.state == SWAPPING:
+            before = place.family(BEFORE, record.before)
+            names = {name: before.name(name) for name in record.aside}
+            # Somebody has made it since its like was set aside, as a program does that came back meanwhile.
+            found = self._clear(found, names)
+            self._carry_out(found, names)
+            record = replace(record, state=PLACING)
+            self._say(record)
+        there = {place.staged_name(name): kind for name, kind in staged.items()}
+        if not self.check_mode:
+            there = {name: kind for name, kind in found.items() if name in there}
+            self._clear(kinds(place.server, place.database), {name: place.staged_name(name) for name in staged})
+        self._carry_out(there, {place.staged_name(name): name for name in staged})
+        self.actions.append(f"finish the swap of set {place.set_id} in {place.database}")
+        self._say(replace(record, state=LIVE))
+
+    def backwards(self, record: Record) -> None:
+        """Make live what was live before the swap. What is live by now waits as a family of kind REVERTED."""
+        place = self.place
+        found = kinds(place.server, place.database)
+        if record.state in (PLACING, LIVE) and (gone := self._gone(record, found)):
+            raise StateError(
+                f"{', '.join(gone)} of {place.database!r}, which was live before, is gone, so the swap cannot be taken "
+                "back.",
+                fix="Restore another set.",
+            )
+        if record.state in (SWAPPING, PLACING, LIVE):
+            number = free_family(place.database, REVERTED, place.set_id, found).number
+            record = replace(record, state=RETURNING if record.state == SWAPPING else REVERTING, reverted=number)
+            self._say(record)
+        before, away = place.family(BEFORE, record.before), place.family(REVERTED, record.reverted)
+        if record.state == REVERTING:
+            names = live_names(found)
+            self._carry_out(found, {name: away.name(name) for name in names})
+            found = {name: kind for name, kind in found.items() if name not in names}
+            record = replace(record, state=RETURNING)
+            self._say(record)
+        back = {before.name(name): name for name in record.aside if before.name(name) in found}
+        # Somebody has made it since its like was set aside.
+        self._carry_out(found, {name: away.name(name) for name in back.values() if name in found})
+        self._carry_out(found, back)
+        self.actions.append(f"finish taking back set {place.set_id} in {place.database}")
+        self._say(replace(record, state=TAKEN_BACK))
+
+    def _clear(self, found: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:
+        """Set aside what has one of the *names*, beside all that was before, where their other name is taken as well.
+
+        What is left of *found*. A view under both its names is one that was about to be moved.
+        """
+        away = free_family(self.place.database, BEFORE, self.place.set_id, found)
+        new = [name for name, other in names.items() if other in found and found.get(name, VIEW) != VIEW]
+        self._carry_out(found, {name: away.name(name) for name in new})
+        return {name: kind for name, kind in found.items() if name not in new}
+
+    def _gone(self, record: Record, found: Mapping[str, str]) -> list[str]:
+        """What was set aside, and somebody has dropped since."""
+        names = map(self.place.family(BEFORE, record.before).name, record.aside)
+        return [name for name in names if name not in found]
+
+    def _say(self, record: Record) -> None:
+        if not self.check_mode:
+            self.place.say(record)
+
+    def _carry_out(self, found: Mapping[str, str], names: Mapping[str, str]) -> None:
+        for move in moves(found, names):
+            self.actions.append(move.words(self.place.database))
+            if not self.check_mode:
+                self.work.tell(move.old, 0)
+                with _interrupted(self.place.database):
+                    _move(self.place.server, self.place.database, move)
 
 
 @contextmanager
-def _interrupted(live: str) -> Iterator[None]:
+def _interrupted(database: str) -> Iterator[None]:
     """Add to an error what it leaves."""
     try:
         yield
     except GroundworkError as error:
         raise type(error)(
             error.problem,
-            fix=f"{error.fix} Some collections of {live} may be restored ones now: run action swap again; it goes on.",
+            fix=f"{error.fix} Some collections of {database} may be restored ones now: run action swap again, which "
+            "goes on, or action revert, which puts back what was live.".strip(),
             **error.details,
         ) from None
 
 
-def _move(server: Server, staged: str, live: str, name: str) -> None:
+def _move(server: Server, database: str, move: Move) -> None:
+    if move.kind == VIEW:
+        _move_view(server, database, move)
+        return
+    names = {"renameCollection": f"{database}.{move.old}", "to": f"{database}.{move.new}", "writeConcern": SURE}
     try:
-        with server_errors(f"rename {staged}.{name} to {live}.{name}"):
-            server.client.admin.command(
-                {"renameCollection": f"{staged}.{name}", "to": f"{live}.{name}", "dropTarget": True}
-            )
+        with server_errors(f"rename {database}.{move.old} to {move.new}"):
+            server.client.admin.command(names)
     except StateError as error:
         # The server goes on with a rename whose client was killed: then it has just ended.
-        if code_of(error) != NAMESPACE_NOT_FOUND or _has(server, staged, name) or not _has(server, live, name):
+        found = kinds(server, database)
+        if code_of(error) != NAMESPACE_NOT_FOUND or move.old in found or move.new not in found:
             raise
 
 
-def _has(server: Server, database: str, name: str) -> bool:
-    with server_errors(f"list the collections of {database}"):
-        return name in server.client[database].list_collection_names()
+def _move_view(server: Server, database: str, move: Move) -> None:
+    """A view cannot be renamed, and is its definition: it is made under its new name before the old one goes."""
+    there = {one.name: one for one in definitions(server, database, {move.old, move.new}.__contains__)}
+    view, made = there.get(move.old), there.get(move.new)
+    if view is None:
+        return
+    if made is None or (made.kind, made.options) != (VIEW, view.options):
+        with server_errors(f"make view {database}.{move.new}"):
+            server.client[database].command({"create": move.new, **view.options})
+    drop(server, database, move.old)

@@ -13,7 +13,7 @@ version_added: 0.1.0
 author: groundwork.backend contributors (@groundwork-backend)
 description:
   - Dumps a database into a folder that C(mongorestore) and M(groundwork.backend.mongo_restore) read. The managed host
-    needs no program of MongoDB, only Python's C(pymongo).
+    needs no program of MongoDB, only Python's C(pymongo); or, with O(engine=mongodump), the program and no C(pymongo).
   - From a replica set, all collections are read as they were at one moment (a snapshot; MongoDB 5.0 or newer). One
     member is enough for that. A standalone server cannot do it; RV(component) then says so in C(consistent).
   - Documents are written as the server sends them and are never decoded. The documents of every collection are
@@ -21,7 +21,8 @@ description:
   - When anything fails, no file is left. Files have mode C(0600) and folders C(0700), whatever the umask. What a killed
     run left is removed by the next one.
   - Views are dumped as definitions, and time series as their buckets. Collections whose names begin with C(system.)
-    belong to the server and are left out, except C(system.js).
+    belong to the server and are left out, except C(system.js). Those that M(groundwork.backend.mongo_restore) keeps
+    are left out, too.
 extends_documentation_fragment:
   - groundwork.backend._mongo
   - groundwork.backend._attributes
@@ -31,6 +32,8 @@ attributes:
     details:
       - Connects, takes a snapshot, lists what would be dumped, and writes nothing. The files of RV(component) then have
         neither C(bytes) nor C(sha256).
+      - By C(mongodump), only whether the program is there and something listens is looked at. Nobody logs in, and
+        RV(component) has no C(files).
   diff_mode:
     support: none
     details:
@@ -54,6 +57,29 @@ options:
   name:
     description:
       - Name of the component. The default is O(database).
+    type: str
+  engine:
+    description:
+      - V(driver) reads the documents with C(pymongo). V(mongodump) runs MongoDB's own program, and then reads all that
+        it has written, so that the result has the same files, counts and checksums. V(auto) is V(driver) where
+        C(pymongo) can be imported, and V(mongodump) where it cannot.
+      - C(mongodump) cannot show all collections of one database as they were at one moment, not on a replica set
+        either, so RV(component) says V(false) for C(consistent), and O(snapshot=required) is refused. It leaves out
+        collections with a C($) in their names, and those whose names begin with C(groundwork.restore.2),
+        C(groundwork.before.2) or C(groundwork.reverted.2).
+      - C(mongodump) 100.3 or newer is needed. It reads its password from its standard input, so that it is in no
+        process list and in no file.
+      - This engine was written by the documentation and the source of C(mongodump), and tested with dumps that it had
+        written and with a stand-in for the program. It was never run with the program itself.
+    type: str
+    default: auto
+    choices: [auto, driver, mongodump]
+  container:
+    description:
+      - With C(mongodump), the server's container on the managed host. The program is then run from the container's
+        image, in a container of its own that has the network of the server's one, so O(login_host) and
+        O(login_port) are what the server has inside of its container. It ends and is removed with the dump.
+      - Without it, the program is that on C(PATH) of the managed host.
     type: str
   gzip:
     description: Whether to compress every file, as C(mongodump --gzip) does.
@@ -114,6 +140,17 @@ EXAMPLES = r"""
     id: "{{ backup.id }}"
     components: ["{{ dump.component }}"]
 
+- name: Dump a database with mongodump of the server's image, on a host without pymongo
+  groundwork.backend.mongo_dump:
+    engine: mongodump
+    container: mongodb
+    login_user: appuser
+    login_password: "{{ mongo_password }}"
+    auth_source: innova_db
+    database: innova_db
+    dest: "{{ backup.path }}/components/innova_db"
+  register: dump
+
 - name: Dump a database over the network, with its users
   groundwork.backend.mongo_dump:
     login_host: db.example.org
@@ -127,6 +164,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+engine:
+  description: V(driver) or V(mongodump), whichever has made the dump.
+  returned: success
+  type: str
 component:
   description:
     - What M(groundwork.backend.backup_set) needs to commit the dump.
@@ -155,7 +196,7 @@ component:
       type: list
       elements: dict
     server_version:
-      description: Version of the server.
+      description: Version of the server; V(null) when an old C(mongodump) has not told it.
       type: str
     consistent:
       description: Whether all documents are as they were at one moment.
@@ -177,6 +218,11 @@ component:
     data_bytes:
       description: What the documents take, uncompressed.
       type: int
+    database_bytes:
+      description:
+        - What these collections and their indexes take on the server's disk; V(null) when the user may not see it,
+          and after C(mongodump).
+      type: int
     started_at:
       description: UTC time of the begin.
       type: str
@@ -194,6 +240,11 @@ from ansible_collections.groundwork.backend.plugins.module_utils._module import 
 from ansible_collections.groundwork.backend.plugins.module_utils._mongo import check_database, connect, mongo_options
 from ansible_collections.groundwork.backend.plugins.module_utils._mongo_work import Work, check_jobs
 from ansible_collections.groundwork.backend.plugins.module_utils._mongodump import Job, require_unwritten
+from ansible_collections.groundwork.backend.plugins.module_utils._mongodump_program import (
+    ProgramDumper,
+    Tool,
+    choose,
+)
 from ansible_collections.groundwork.backend.plugins.module_utils._mongodump_run import Dumper
 from ansible_collections.groundwork.backend.plugins.module_utils._progress import Progress
 
@@ -213,10 +264,37 @@ def job_of(params: dict[str, Any]) -> Job:
 
 
 def execute(context: Context) -> dict[str, Any]:
-    """Connect and dump."""
+    """Find out with what to dump, and do it."""
     params = context.params
     job = job_of(params)
     require_unwritten(job.dest)
+    tool = choose(params["engine"], params["container"])
+    if tool is not None:
+        return {"changed": True, "engine": "mongodump", "component": by_program(context, job, tool)}
+    return {"changed": True, "engine": "driver", "component": by_driver(context, job)}
+
+
+def by_program(context: Context, job: Job, tool: Tool) -> dict[str, Any]:
+    """Have mongodump dump."""
+    progress = context.cleanup.enter_context(Progress(context.params["progress_file"]))
+    dumper = ProgramDumper(job, tool, context.params, Work(progress, "verify"))
+    if context.check_mode:
+        dumper.check()
+        component = job.facts()
+    else:
+        component = dumper.dump()
+    if job.snapshot == "auto":
+        context.warn(
+            "mongodump dumps each collection as it is when its turn comes. For a dump of one moment, use engine: "
+            "driver with a replica set, of which one member is enough."
+        )
+    tell_unmovable(context, dumper)
+    return component
+
+
+def by_driver(context: Context, job: Job) -> dict[str, Any]:
+    """Connect and dump."""
+    params = context.params
     server = context.cleanup.enter_context(connect(params, f"groundwork mongo_dump {os.getpid()}"))
     progress = context.cleanup.enter_context(Progress(params["progress_file"]))
     dumper = Dumper(job, server, Work(progress, "dump"))
@@ -231,7 +309,18 @@ def execute(context: Context) -> dict[str, Any]:
             f"MongoDB at {server.place} is a standalone server: each collection is dumped as it is when its turn "
             "comes. Make it a replica set, of which one member is enough, for a dump of one moment."
         )
-    return {"changed": True, "component": component}
+    tell_unmovable(context, dumper)
+    return component
+
+
+def tell_unmovable(context: Context, dumper: Dumper | ProgramDumper) -> None:
+    """What is in the dump, and is not restored in the place of what is live."""
+    if dumper.unmovable:
+        context.warn(
+            f"MongoDB cannot rename {', '.join(dumper.unmovable)} (a time series, or the server's own). mongo_restore "
+            "puts this dump into a target, and refuses to put it in the place of the live database: be prepared to "
+            "restore it with mongorestore."
+        )
 
 
 def main() -> None:
@@ -244,6 +333,8 @@ def main() -> None:
             "database": {"type": "str", "required": True},
             "dest": {"type": "path", "required": True},
             "name": {"type": "str"},
+            "engine": {"type": "str", "default": "auto", "choices": ["auto", "driver", "mongodump"]},
+            "container": {"type": "str"},
             "gzip": {"type": "bool", "default": True},
             "jobs": {"type": "int", "default": 4},
             "snapshot": {"type": "str", "default": "auto", "choices": ["auto", "required", "never"]},

@@ -88,6 +88,17 @@ def test_dump(dump: Dump, tmp_path: Path) -> None:
     assert user["roles"] == [{"role": "dbOwner", "db": APP}]
 
 
+def test_what_no_restore_can_put_in_the_place_of_what_is_live_is_told(dump: Dump, mongo: MongoServer) -> None:
+    told = str(dump(check=True)["warnings"])
+    assert "MongoDB cannot rename system.js" in told
+    assert "restore it with mongorestore" in told
+    mongo.client.plain.orders.insert_one({})
+    try:
+        assert not dump(database="plain", check=True).get("warnings")
+    finally:
+        mongo.client.drop_database("plain")
+
+
 def test_the_owner_of_the_database_can_dump_it(dump: Dump, tmp_path: Path) -> None:
     """One that is known in that database alone; not compressed, one collection at a time."""
     login = {"login_user": "app", "auth_source": APP}

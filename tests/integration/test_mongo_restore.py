@@ -17,7 +17,8 @@ import pytest
 from support.backup_sets import copied, retold
 from support.modules import ModuleRunner
 from support.mongo import APP, PASSWORD, MongoServer, Wire
-from support.mongo_sets import NAME, MongoSets, without_uuid
+from support.mongo_dumps import differences
+from support.mongo_sets import NAME, MongoSets
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "mongodump"
 LARGE = bson.encode({"_id": 1, "text": "x" * ((16 << 20) - 30)})
@@ -35,10 +36,14 @@ class Bench:
     set_path: Path
     live: str
 
-    @property
-    def staged(self) -> str:
-        """The database beside the live one."""
-        return f"{self.live}_restore_{self.set_path.name.lower()}"
+    def prefix(self, kind: str) -> str:
+        """What the names begin with of collections that wait in the live database."""
+        return f"groundwork.{kind}.{self.set_path.name.lower()}."
+
+    def waiting(self, kind: str = "") -> list[str]:
+        """The names of collections that wait there: of a kind, or of any, and the journal."""
+        prefix = self.prefix(kind) if kind else "groundwork."
+        return sorted(name for name in self.database.list_collection_names() if name.startswith(prefix))
 
     def options(self, action: str, **more: Any) -> dict[str, Any]:
         """The options of the module."""
@@ -63,7 +68,8 @@ class Bench:
         assert result.get("failed"), result
         assert words in result["msg"], result["msg"]
         assert self.databases() == {self.live}
-        assert self.database["present"].find_one() == {"_id": 1, "note": "not restored"}
+        assert self.waiting() == []
+        require_as_before(self.database)
 
     @property
     def database(self) -> Any:
@@ -102,6 +108,7 @@ def bench(module: ModuleRunner, mongo: MongoServer, set_path: Path) -> Iterator[
     one = Bench(module, mongo, set_path, f"live{next(_numbers)}")
     one.database.present.insert_one({"_id": 1, "note": "not restored"})
     one.database.orders.insert_one({"_id": "old"})
+    one.database.orders.create_index("n")
     one.database.recent.insert_one({"_id": "a collection, and a view in the set"})
     one.database.create_collection("a/b", viewOn="present", pipeline=[])
     yield one
@@ -115,10 +122,24 @@ def first(database: Any, collection: str) -> list[dict[str, Any]]:
     return found
 
 
+def own_names(database: Any) -> set[str]:
+    """What is the application's own."""
+    return {name for name in database.list_collection_names() if not name.startswith(("system.", "groundwork."))}
+
+
+def require_as_before(database: Any) -> None:
+    """What is live is what the fixture bench has made."""
+    assert own_names(database) == {"present", "orders", "recent", "a/b"}
+    assert database.present.find_one() == {"_id": 1, "note": "not restored"}
+    assert database.orders.find_one() == {"_id": "old"}
+    assert [one["name"] for one in database.orders.list_indexes()] == ["_id_", "n_1"]
+    assert database.recent.find_one() == {"_id": "a collection, and a view in the set"}
+    assert first(database, "a/b") == [{"_id": 1, "note": "not restored"}]
+
+
 def require_restored(database: Any) -> None:
-    """The database is that of the set, and nothing besides."""
-    names = {*ODD, "orders", "recent", "dangling"}
-    assert {one["name"] for one in database.list_collections() if not one["name"].startswith("system.")} == names
+    """What is live is what the set has, and nothing besides."""
+    assert own_names(database) == {*ODD, "orders", "recent", "dangling"}
     assert database.orders.count_documents({}) == 300
     indexes = {one["name"]: one for one in database.orders.list_indexes()}
     assert set(indexes) == {"_id_", "s_n", "half"}
@@ -146,47 +167,154 @@ def test_a_dump_of_mongodump(
     options = mongo.options(database=target, dest=str(tmp_path / "mongo"), gzip=False)
     dumped = module("mongo_dump", options)
     assert dumped["component"]["counts"] == result["counts"]
-    expected = FIXTURES / "plain" / "fixture_db"
-    found = tmp_path / "mongo" / target
-    assert sorted(path.name for path in found.iterdir()) == sorted(path.name for path in expected.iterdir())
-    for path in expected.iterdir():
-        if path.suffix == ".bson":
-            assert (found / path.name).read_bytes() == path.read_bytes(), path.name
-        elif path.name != "prelude.json":
-            assert without_uuid(found / path.name) == without_uuid(path), path.name
+    assert differences(FIXTURES / "plain" / "fixture_db", tmp_path / "mongo" / target) == []
     mongo.client.drop_database(target)
 
 
 def test_restore(bench: Bench) -> None:
-    """Check, stage, the same again, swap: nothing is left of what was live, and nothing of the restore."""
-    before = bench.databases()
+    """Check, stage, the same again, swap, the same again, finish: what was live is kept until it is dropped."""
     foretold = bench.run("restore", check=True, force=True)
-    assert bench.databases() == before
+    assert bench.waiting() == []
     staged = bench.done("stage")
-    assert staged["staged"] == bench.staged
+    assert staged["staged"] == f"{bench.live}.{bench.prefix('restore')}*"
     assert staged["counts"]["orders"] == 300
-    assert bench.database.present.count_documents({}) == 1
+    require_as_before(bench.database)
     again = bench.run("stage")
     assert again["changed"] is False
     assert again["counts"] == staged["counts"]
     swapped = bench.done("swap")
     assert staged["actions"] + swapped["actions"] == foretold["actions"]
-    assert swapped["actions"][:2] == [f"drop {bench.live}.a/b", f"replace collection {bench.live}.a/b"]
-    assert swapped["actions"][-2:] == [f"drop {bench.live}.present", f"drop database {bench.staged}"]
+    assert (swapped["before"], swapped["live_from_set"]) == (f"{bench.live}.{bench.prefix('before')}*", True)
     require_restored(bench.database)
-    assert bench.databases() == {bench.live}
-    result = bench.run("swap")
-    assert "Run action stage first" in result["msg"]
+    assert bench.run("swap")["changed"] is False
+    assert bench.done("finish")["before"] is None
+    assert bench.run("finish")["changed"] is False
+    assert bench.run("revert")["changed"] is False
+    assert bench.waiting() == [f"{bench.prefix('before')}{name}" for name in ("a/b", "orders", "present", "recent")]
+    require_restored(bench.database)
+    bench.done("discard", before=True)
+    assert bench.waiting() == []
+
+
+def test_what_was_kept_is_no_part_of_a_dump(bench: Bench, mongo_sets: MongoSets) -> None:
+    bench.done("restore", force=True)
+    bench.set_path = mongo_sets.dump(database=bench.live, **bench.server.options())
+    assert set(bench.run("stage")["counts"]) == {*ODD, "orders"}
+
+
+def test_the_owner_of_the_database_can_restore_it(bench: Bench) -> None:
+    """One that is known in that database alone."""
+    owner = {"login_user": "app", "auth_source": APP, "database": APP}
+    database = bench.server.client[APP]
+    database.present.insert_one({"_id": 1})
+    bench.done("restore", force=True, **owner)
+    require_restored(database)
+    bench.done("revert", **owner)
+    assert own_names(database) == {"present"}
+    bench.done("discard", **owner)
+    bench.server.client.drop_database(APP)
+
+
+def test_roles_that_the_server_does_not_have(bench: Bench, mongo_sets: MongoSets) -> None:
+    """Are created, and inherit from each other; those that it has stay. Users that it does not have are named."""
+    database = bench.server.client[APP]
+    find = {"resource": {"db": APP, "collection": "things"}, "actions": ["find"]}
+    database.things.insert_one({"_id": 1})
+    database.command("createRole", "reader", privileges=[find], roles=[])
+    database.command("createRole", "auditor", privileges=[], roles=["reader"])
+    database.command("createUser", "lost", pwd="x", roles=["auditor"])
+    owner = {"login_user": "app", "auth_source": APP, "database": APP}
+    bench.set_path = mongo_sets.dump(**{**bench.server.options(), **owner, "users": True})
+    assert "create role" not in str(bench.done("restore", force=True, **owner))
+    database.command("dropUser", "lost")
+    for role in ("auditor", "reader"):
+        database.command("dropRole", role)
+    assert "create role auditor" in str(bench.run("stage", check=True, **owner)["actions"])
+    assert database.command("rolesInfo")["roles"] == []
+    restored = bench.done("stage", **owner)
+    assert "the server has not, and that cannot be made from it: lost." in str(restored["warnings"])
+    found = {one["role"]: one for one in database.command("rolesInfo", showPrivileges=True)["roles"]}
+    assert found["reader"]["privileges"] == [find]
+    assert found["auditor"]["roles"] == [{"role": "reader", "db": APP}]
+    for role in ("auditor", "reader"):
+        database.command("dropRole", role)
+    bench.server.client.drop_database(APP)
+
+
+def test_a_swap_is_taken_back(bench: Bench) -> None:
+    """Once; what was live meanwhile is kept, with all that was written since, when that is said."""
+    bench.done("restore", force=True)
+    bench.database.orders.insert_one({"_id": "written since"})
+    bench.database.new.insert_one({"_id": "made since"})
+    foretold = bench.run("revert", check=True)
+    reverted = bench.done("revert")
+    assert reverted["actions"] == foretold["actions"]
+    require_as_before(bench.database)
+    assert bench.run("revert")["changed"] is False
+    away = bench.prefix("reverted")
+    names = (*ODD, "orders", "recent", "dangling", "new")
+    assert bench.waiting("reverted") == sorted(f"{away}{name}" for name in names)
+    kept = bench.done("discard", keep_reverted=True)
+    assert "look whether something was written into it" in str(kept["warnings"])
+    assert bench.database[f"{away}orders"].count_documents({}) == 301
+    assert len(bench.waiting()) == len(names)
+    bench.done("restore", force=True)
+    bench.done("revert")
+    assert f"{away[:-1]}_2.orders" in bench.waiting()
+    bench.done("stage")
+    bench.done("discard")
+    assert len(bench.waiting()) == len(names)
+    require_as_before(bench.database)
+
+
+def test_a_swap_is_not_taken_back_when_what_was_live_is_gone(bench: Bench) -> None:
+    bench.done("restore", force=True)
+    bench.database[f"{bench.prefix('before')}present"].drop()
+    assert "which was live before, is gone" in bench.run("revert")["msg"]
+    require_restored(bench.database)
+
+
+def test_the_same_set_once_more(bench: Bench) -> None:
+    """Each restore keeps what was live before it; dropping that drops all of it."""
+    for ending in ("", "_2"):
+        kept = bench.done("restore", force=True)["before"]
+        assert kept == f"{bench.live}.{bench.prefix('before')[:-1]}{ending}.*"
+    require_restored(bench.database)
+    bench.done("discard", before=True)
+    assert bench.waiting() == []
+
+
+def test_a_restore_without_its_set(bench: Bench, tmp_path: Path) -> None:
+    """What was done can be taken back and dropped with the name of the set alone."""
+    bench.done("restore", force=True)
+    gone = tmp_path / bench.set_path.name
+    bench.done("revert", set_path=str(gone))
+    bench.done("discard", set_path=str(gone))
+    assert bench.waiting() == []
+    require_as_before(bench.database)
+    assert "is no folder of a backup set" in bench.run("stage", set_path=str(gone))["msg"]
+
+
+def test_room(bench: Bench, mongo_sets: MongoSets, tmp_path: Path) -> None:
+    """A dump tells what it took on the disk. Nothing is asked when the server does not tell what is free."""
+    told = bench.run("measure")
+    assert told["changed"] is False
+    assert told["space"]["needed"] > 0
+    assert told["space"]["free"] is None
+    assert bench.run("measure", check_space=False)["space"] is None
+    bench.set_path = mongo_sets.of_files(_files(tmp_path, c__bson=TWICE), "source")
+    assert bench.run("measure")["space"]["needed"] is None
 
 
 def test_a_live_database_is_replaced_only_when_that_is_said(bench: Bench) -> None:
     bench.refused("restore", "Set force: true")
-    owner = {"login_user": "app", "auth_source": APP, "database": APP}
+    owner = {"login_user": "app", "auth_source": APP}
     bench.refused("stage", "Grant the missing right to login_user", **owner)
     bench.refused("stage", "target 'admin' belongs to the server", target="admin")
     for action in ("stage", "discard"):
         bench.refused(action, "is the live database", target=bench.live, force=True)
     bench.refused("swap", "target is for action", target="x")
+    bench.refused("swap", "Run action stage first")
 
 
 def test_a_new_server(bench: Bench) -> None:
@@ -261,8 +389,8 @@ UNIQUE = b'{"indexes":[{"v":2,"key":{"a":1},"name":"a_1","unique":true}],"collec
         ({"c__bson": TWICE, "c__metadata__json": b"[]"}, "is no metadata of mongodump"),
         ({"c__bson": b"", "c__metadata__json": b'{"options":{"nonsense":1}}'}, "Could not create collection"),
         ({"c__bson": INVALID, "c__metadata__json": b"{}"}, "Could not restore"),
-        ({"a%24b__bson": TWICE}, "Invalid collection name: a$b"),
-        ({"system__js__bson": b"", "system__js__metadata__json": b"{}"}, "cannot move system.js"),
+        ({"a%24b__bson": TWICE}, "Could not create collection"),
+        ({"system__js__bson": b"", "system__js__metadata__json": b"{}"}, "cannot rename system.js"),
     ],
 )
 def test_a_dump_that_cannot_be_restored(
@@ -281,7 +409,7 @@ VALIDATOR = (
 def test_large_documents_and_those_that_the_validator_would_refuse(
     bench: Bench, mongo_sets: MongoSets, tmp_path: Path
 ) -> None:
-    """Are restored. A server that loses the validator in the swap, as that of the tests does, is found out."""
+    """Are restored. A server that loses the validator in a rename, as that of the tests does, is found out."""
     files = _files(tmp_path, c__bson=LARGE, c__metadata__json=VALIDATOR)
     bench.set_path = mongo_sets.of_files(files, "source")
     target = f"{bench.live}_drill"
@@ -292,7 +420,9 @@ def test_large_documents_and_those_that_the_validator_would_refuse(
     assert found["options"]["validator"] == {"$jsonSchema": {"required": ["a"]}}
     result = bench.run("restore", force=True)
     assert result["differences"] == ["collection c has lost its validator"]
-    assert bench.database.c.count_documents({}) == 1
+    assert "Run action revert" in result["msg"]
+    bench.done("revert")
+    require_as_before(bench.database)
 
 
 def test_documents_without_metadata(bench: Bench, mongo_sets: MongoSets, tmp_path: Path) -> None:
@@ -303,35 +433,101 @@ def test_documents_without_metadata(bench: Bench, mongo_sets: MongoSets, tmp_pat
     assert [one["name"] for one in bench.database.bare.list_indexes()] == ["_id_"]
 
 
-def test_the_next_run_finishes_a_swap_that_was_cut_off(bench: Bench) -> None:
-    """Killed when one collection had been moved: nothing is lost, nothing else can be done, and swap goes on."""
-    bench.done("stage")
-    with Wire(bench.server.port, b"renameCollection", 2) as wire:
-        process = bench.module.start("mongo_restore", bench.options("swap", login_port=wire.port))
+def _kill(bench: Bench, action: str, word: bytes, nth: int) -> None:
+    """Run, and kill it when it asks the server for the nth time for this."""
+    with Wire(bench.server.port, word, nth) as wire:
+        process = bench.module.start("mongo_restore", bench.options(action, login_port=wire.port))
         assert wire.reached.wait(60)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert bench.databases() == {bench.live, bench.staged}
-    assert first(bench.database, "a/b") == [{"_id": 1, "name": "a/b"}]
-    assert bench.database.orders.find_one() == {"_id": "old"}
-    bench.database.meanwhile.insert_one({})
-    for action in ("stage", "discard"):
-        assert "was cut off" in bench.run(action)["msg"]
-    bench.done("swap")
-    bench.database.drop_collection("meanwhile")  # the journal knew what to drop, and this was not there
+
+
+# Three collections are live, and five are restored: the sixth rename is in the second half of a swap.
+@pytest.mark.parametrize("nth", [1, 6])
+def test_a_swap_that_was_killed(bench: Bench, tmp_path: Path, nth: int) -> None:
+    """Nothing is lost, nothing else can be done. It is taken back; the next one is finished."""
+    for then in ("revert", "swap"):
+        bench.done("stage")
+        _kill(bench, "swap", b"renameCollection", nth)
+        for action in ("stage", "discard"):
+            assert "was cut off" in bench.run(action)["msg"]
+        dump = bench.server.options(database=bench.live, dest=str(tmp_path / "dump"))
+        assert "was cut off" in bench.module("mongo_dump", dump)["msg"]
+        bench.done(then)
+        if then == "revert":
+            require_as_before(bench.database)
+            bench.done("discard")
+            assert bench.waiting() == []
     require_restored(bench.database)
-    assert bench.databases() == {bench.live}
+    bench.done("revert")
+    require_as_before(bench.database)
+
+
+@pytest.mark.parametrize("nth", [2, 7])
+def test_a_revert_that_was_killed_is_finished(bench: Bench, nth: int) -> None:
+    bench.done("restore", force=True)
+    _kill(bench, "revert", b"renameCollection", nth)
+    for action in ("stage", "swap", "discard"):
+        assert bench.run(action).get("failed")
+    bench.done("revert")
+    require_as_before(bench.database)
+    bench.done("discard")
+    assert bench.waiting() == []
+
+
+def test_a_view_that_is_there_under_both_names(bench: Bench) -> None:
+    """Killed between making and dropping it."""
+    bench.done("stage")
+    _kill(bench, "swap", b"\x02drop\x00", 1)
+    assert {"a/b", f"{bench.prefix('before')}a/b"} <= set(bench.database.list_collection_names())
+    bench.done("swap")
+    require_restored(bench.database)
+    bench.done("revert")
+    require_as_before(bench.database)
+
+
+@pytest.mark.parametrize("nth", [2, 4])
+def test_what_somebody_makes_in_the_middle_of_a_swap(bench: Bench, nth: int) -> None:
+    """Is kept, whether the swap is taken back or finished: a program that comes back makes its collections anew."""
+    for then in ("revert", "swap"):
+        bench.done("stage")
+        _kill(bench, "swap", b"renameCollection", nth)
+        bench.database.orders.insert_one({"_id": "in the way"})
+        bench.done(then)
+        if then == "revert":
+            require_as_before(bench.database)
+            assert first(bench.database, f"{bench.prefix('reverted')}orders") == [{"_id": "in the way"}]
+            bench.done("discard")
+    require_restored(bench.database)
+    kept = f"{bench.prefix('before').removesuffix('.')}_2.orders"
+    assert first(bench.database, kept) == [{"_id": "in the way"}]
+    bench.done("revert")
+    require_as_before(bench.database)
+    bench.done("discard", before=True)
+    assert bench.waiting() == []
+
+
+def test_another_restore_waits_for_one_that_was_cut_off(bench: Bench, mongo_sets: MongoSets) -> None:
+    """And makes one final that was not."""
+    other_set = mongo_sets.dump(database=bench.live, **bench.server.options())
+    other = Bench(bench.module, bench.server, other_set, bench.live)
+    bench.done("stage")
+    other.done("stage")
+    _kill(bench, "swap", b"renameCollection", 2)
+    assert f"swap of set {bench.set_path.name} {NAME} in" in other.run("swap")["msg"]
+    bench.done("swap")
+    assert "make final the restore of" in other.done("swap")["actions"][0]
+    require_as_before(bench.database)
+    assert bench.run("revert")["changed"] is False
+    other.done("revert")
+    require_restored(bench.database)
 
 
 def test_what_a_killed_stage_left_is_replaced(bench: Bench) -> None:
-    with Wire(bench.server.port, b"createIndexes") as wire:
-        process = bench.module.start("mongo_restore", bench.options("stage", login_port=wire.port))
-        assert wire.reached.wait(60)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert bench.databases() == {bench.live, bench.staged}
+    _kill(bench, "stage", b"createIndexes", 1)
+    assert bench.waiting("restore")
     assert "Run action stage first" in bench.run("swap")["msg"]
-    assert bench.done("stage")["actions"][0] == f"drop database {bench.staged}"
+    assert "that an earlier restore has left" in bench.done("stage")["actions"][0]
     bench.done("swap")
     require_restored(bench.database)
 
@@ -340,18 +536,21 @@ def test_a_swap_that_loses_the_server_says_what_it_leaves(bench: Bench) -> None:
     with Wire(bench.server.port, b"renameCollection", 3, cut=True) as wire:
         result = bench.run("restore", force=True, login_port=wire.port)
     assert "the connection was lost" in result["msg"]
-    assert "run action swap again; it goes on" in result["msg"]
+    assert "run action swap again, which goes on" in result["msg"]
     bench.done("restore", force=True)
     require_restored(bench.database)
 
 
 def test_what_is_in_the_way_is_not_dropped(bench: Bench) -> None:
-    bench.server.client[bench.staged].precious.insert_one({})
+    precious = f"{bench.prefix('restore')}precious"
+    bench.database[precious].insert_one({})
     assert "was not made by mongo_restore" in bench.run("stage")["msg"]
     assert "was not made by mongo_restore" in bench.run("discard")["msg"]
-    target = {"target": bench.staged, "force": True}
-    assert "was not made by mongo_restore" in bench.run("discard", **target)["msg"]
-    assert bench.server.client[bench.staged].precious.count_documents({}) == 1
+    target = f"{bench.live}_other"
+    bench.server.client[target].precious.insert_one({})
+    assert "was not made by mongo_restore" in bench.run("discard", target=target, force=True)["msg"]
+    assert bench.database[precious].count_documents({}) == 1
+    assert bench.server.client[target].precious.count_documents({}) == 1
 
 
 def test_another_component(bench: Bench, tmp_path: Path) -> None:
