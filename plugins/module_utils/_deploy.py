@@ -17,17 +17,20 @@ ROLLOUTS = ("rolling", "recreate")
 _SERVICE_KEYS = {"rollout", "one_shot"}
 _HOOK_KINDS = {"command": {"command"}, "service": {"service", "command"}, "tasks": {"tasks"}}
 KEEP = "keep"
-_DERIVED = ("name", "server_names", "default", "health_paths", "maintenance")
+_DERIVED = ("server_names", "default", "health_paths", "maintenance")
 _ON, _OFF = ("on", "true", "yes", "1"), ("off", "false", "no", "0")
 HOOKS = ("before_migrate", "after_migrate", "before_switch", "after_switch", "after_rollback")
 
 Settings = Mapping[str, Mapping[str, Any]]
 
 
-def rolled_services(web_services: Settings, services: Settings, proxies: Sequence[str]) -> dict[str, Any]:
+def rolled_services(
+    web_services: Settings, services: Settings, proxies: Sequence[str], runtime: str = "compose"
+) -> dict[str, Any]:
     """The web services that are replaced without a gap: none without a proxy host, else all that can run twice.
 
-    services: app_services. Raises InputError for a key or a rollout that is not known.
+    services: app_services. Of systemd units all are, as systemd holds their addresses.
+    Raises InputError for a key or a rollout that is not known.
     """
     for name, service in services.items():
         if unknown := set(service) - _SERVICE_KEYS:
@@ -43,7 +46,7 @@ def rolled_services(web_services: Settings, services: Settings, proxies: Sequenc
     return {
         name: dict(service)
         for name, service in web_services.items()
-        if services.get(name, {}).get("rollout", ROLLOUTS[0]) == ROLLOUTS[0]
+        if runtime == "systemd" or services.get(name, {}).get("rollout", ROLLOUTS[0]) == ROLLOUTS[0]
     }
 
 
@@ -62,18 +65,20 @@ def proxy_sites(web_services: Settings, app: str, rolled: Iterable[str], mainten
 
     Services without server_names share the default site. What a service has as site belongs to its site (with more
     locations, whose upstream may name a service of the stack), and what it has as location to its own location there.
+    A site is called by its own name, or by the stack and the first of its services.
     maintenance is on, off, or "keep" for as it is.
     Raises InputError when two services want one path of one site or do not agree on it, and for an unknown upstream.
     """
     switched = {} if maintenance == KEEP else {"maintenance": _switch(maintenance)}
     sites: dict[tuple[str, ...], dict[str, Any]] = {}
+    first: dict[tuple[str, ...], str] = {}
     for name in (rolled := list(rolled)):
         service = web_services[name]
         server_names = _names(service)
+        first.setdefault(server_names, name)
         site = sites.setdefault(
             server_names,
             {
-                "name": f"{app}-{name}",
                 "server_names": list(server_names),
                 "default": not server_names,
                 "locations": [],
@@ -102,7 +107,7 @@ def proxy_sites(web_services: Settings, app: str, rolled: Iterable[str], mainten
                     f"app_web_services.{name}.site.{key} is not what another service says of the same site.",
                     fix="Say it once, or the same.",
                 )
-    return list(sites.values())
+    return [{"name": f"{app}-{first[names]}", **site} for names, site in sites.items()]
 
 
 def _free(name: str, kind: str, given: Mapping[str, Any] | None, taken: Iterable[str]) -> Mapping[str, Any]:
@@ -175,15 +180,24 @@ def _port(port: Any, usual: int) -> str:
     return "" if int(port) == usual else f":{port}"
 
 
-def upstream_servers(rolled: Sequence[str], endpoints: Settings, which: str) -> list[dict[str, Any]]:
-    """For each rolled service the addresses of its new or old (*which*) replicas, from compose_rollout's endpoints."""
+def upstream_servers(rolled: Sequence[str], endpoints: Settings, which: str, tries: int = 1) -> list[dict[str, Any]]:
+    """For each rolled service the addresses of its new or old (*which*) replicas, each *tries* times.
+
+    endpoints: those of compose_rollout or of systemd_release. A process of a unit that ends closes connections that it
+    has accepted and not read yet. A proxy then asks the next server, if there is one, and that may be the same socket,
+    which systemd holds; each process can do so once.
+    """
     return [
         {
             "service": name,
-            "servers": [f"{_bracketed(at['host'])}:{at['port']}" for at in endpoints.get(name, {}).get(which, ())],
+            "servers": tries * [_server(at) for at in endpoints.get(name, {}).get(which, ())],
         }
         for name in rolled
     ]
+
+
+def _server(at: Mapping[str, Any]) -> str:
+    return f"unix:{at['socket']}" if "socket" in at else f"{_bracketed(at['host'])}:{at['port']}"
 
 
 def release_servers(containers: Sequence[Mapping[str, Any]], rolled: Settings, release: str) -> list[dict[str, Any]]:

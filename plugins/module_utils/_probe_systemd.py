@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._probe import (
     Probe,
     ReleaseMatch,
 )
+from ansible_collections.groundwork.backend.plugins.module_utils._probe_workers import Workers, running_workers
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "unit": {"type": "str"},
@@ -63,6 +64,7 @@ class SystemdProbe(Probe):
     pause: float = 0.2
     _first: int | None = None
     _last: int | None = None
+    _workers: Workers = field(default_factory=Workers)
 
     def attempt(self, seconds: float) -> Outcome:
         """Up when the unit is active for long enough and did not restart since the last attempt."""
@@ -82,6 +84,9 @@ class SystemdProbe(Probe):
         self._first, self._last = first, restarts
         now = time.clock_gettime(time.CLOCK_MONOTONIC)
         outcome = judge(self.unit, shown, self.wanted, new_restarts=restarts - first, moved=moved, now=now)
+        main = shown.get("MainPID", "0")
+        if shown["ActiveState"] == "active" and (told := self._workers.look(main, running_workers(main))):
+            return Outcome("down", f"{self.unit} runs, and {told}", terminal=True, status=outcome.status)
         if outcome.state != "up" or not self.wanted.release:
             return outcome
         mismatch = self._mismatch(self.wanted.release, shown)
@@ -159,9 +164,10 @@ def succeeded(unit: str) -> bool:
         return False
 
 
-def journal(unit: str, lines: int) -> list[str]:
-    """The last lines of a unit's journal."""
+def journal(unit: str, lines: int, since: float = 0.0) -> list[str]:
+    """The last lines of a unit's journal. since: seconds of the epoch."""
     argv = ["journalctl", "--quiet", "--no-pager", "--output=short-iso", f"--lines={lines}", f"--unit={unit}"]
+    argv += [f"--since=@{int(since)}"] if since else []
     try:
         done = _exec.run(argv, timeout=_LOG_SECONDS, check=False)
     except GroundworkError as error:

@@ -28,7 +28,8 @@ from ansible_collections.groundwork.backend.plugins.module_utils._release import
 from ansible_collections.groundwork.backend.plugins.module_utils._sets import folder_names
 
 RECORD = "release.json"
-SETTINGS = (".env", "override.yml", "settings.json")
+COMPOSE, SYSTEMD = "compose", "systemd"
+SETTINGS = {COMPOSE: (".env", "override.yml", "settings.json"), SYSTEMD: (".env", "settings.json")}
 GOING_BACK = "going_back"  # a file beside the settings of a release: a rollback made it current, and is not done yet
 OK, FAILED, ROLLED_BACK = "ok", "failed", "rolled_back"
 PREVIOUS = "previous"
@@ -58,13 +59,18 @@ class Deploy:
 
 @dataclass(frozen=True)
 class Release:
-    """A release with its deploys, oldest first. damaged: why the record cannot be read; absent: what is not there."""
+    """A release with its deploys, oldest first.
+
+    damaged: why the record cannot be read; absent: what is not there of the files of its settings; runtime: what it
+    runs as, which says which files these are.
+    """
 
     id: str
     deploys: tuple[Deploy, ...] = ()
     has_folder: bool = False
     absent: tuple[str, ...] = ()
     damaged: str = ""
+    runtime: str = COMPOSE
 
     @property
     def ok(self) -> bool:
@@ -86,7 +92,7 @@ class Release:
     @property
     def pruned(self) -> bool:
         """Whether only its record is left, because of the migrations in it."""
-        return not self.has_folder and set(self.absent) >= set(SETTINGS)
+        return not self.has_folder and set(self.absent) >= set(SETTINGS[self.runtime])
 
     def summary(self) -> dict[str, Any]:
         """What release.json says first, for people and for playbooks."""
@@ -120,7 +126,7 @@ def linked(path: Path, name: str) -> str:
         return link.readlink().name if link.is_symlink() else ""
 
 
-def read_releases(path: Path) -> list[Release]:
+def read_releases(path: Path, runtime: str = COMPOSE) -> list[Release]:
     """The releases of a stack, newest deploy first, also those of which only the record is left.
 
     A folder is a release's when it has a record, or a name that was derived from a source. Raises StateError.
@@ -130,11 +136,11 @@ def read_releases(path: Path) -> list[Release]:
     for name in sources | settings:
         recorded = name in settings and (path / "shared" / name / RECORD).is_file()
         if _NAME.fullmatch(name) and (recorded or _DERIVED_ID.fullmatch(name)):
-            found.append(_read(path, name, recorded))
+            found.append(_read(path, name, recorded, runtime))
     return sorted(found, key=lambda one: (one.number, one.id), reverse=True)
 
 
-def record(path: Path, release_id: str, entry: Deploy) -> tuple[Release, bool]:
+def record(path: Path, release_id: str, entry: Deploy, runtime: str = COMPOSE) -> tuple[Release, bool]:
     """Add a deploy to a release's history: the release, and whether anything changed. The number is given here.
 
     A second entry of the same deploy replaces the first, and keeps its number, time and migrations. Raises StateError.
@@ -149,7 +155,7 @@ def record(path: Path, release_id: str, entry: Deploy) -> tuple[Release, bool]:
         return StateError(f"Another process writes records in {path / 'shared'}.", fix="Run again.")
 
     with directory_lock(path / "shared", busy, wait_seconds=_BUSY_SECONDS):
-        known = read_releases(path)
+        known = read_releases(path, runtime)
         before = next((one for one in known if one.id == release_id), Release(release_id))
         highest = max((deploy.number for one in known for deploy in one.deploys), default=0)
         release = with_entry(before, entry, highest + 1)
@@ -179,11 +185,11 @@ def with_entry(release: Release, entry: Deploy, number: int) -> Release:
     return replace(release, deploys=deploys)
 
 
-def _read(path: Path, name: str, recorded: bool) -> Release:
+def _read(path: Path, name: str, recorded: bool, runtime: str) -> Release:
     settings = path / "shared" / name
     with os_errors(f"read {settings}"):
-        absent = tuple(file for file in SETTINGS if not (settings / file).is_file())
-        release = Release(name, (), name in folder_names(path / "releases"), absent)
+        absent = tuple(file for file in SETTINGS[runtime] if not (settings / file).is_file())
+        release = Release(name, (), name in folder_names(path / "releases"), absent, runtime=runtime)
         data = (settings / RECORD).read_bytes() if recorded else b""
     if not recorded:
         return release

@@ -119,14 +119,18 @@ def _wait(project: str, checks: Sequence[Mapping[str, Any]], timeout: float, rep
 
 
 def secrets_of(containers: Iterable[Mapping[str, Any]]) -> set[str]:
-    """What looks like a secret in the environment of containers: by the variable's name, or a password in a URL."""
+    """What looks like a secret in the environment of containers."""
+    return secret_values(entry for container in containers for entry in container["Config"].get("Env") or ())
+
+
+def secret_values(environment: Iterable[str]) -> set[str]:
+    """What looks like a secret in NAME=value entries: by the variable's name, or a password in a URL."""
     found = set()
-    for container in containers:
-        for entry in container["Config"].get("Env") or ():
-            name, _, value = entry.partition("=")
-            if _SECRET_NAME.search(name):
-                found.add(value)
-            found.add(_password(value))
+    for entry in environment:
+        name, _, value = entry.partition("=")
+        if _SECRET_NAME.search(name):
+            found.add(value)
+        found.add(_password(value))
     return {one for one in found if len(one) >= _SHORTEST_SECRET}
 
 

@@ -142,6 +142,28 @@ def store_checks(
     return checks
 
 
+def mongo_checks(stores: Sequence[Mapping[str, Any]], components: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The health_wait checks of MongoDB servers: a real login for each of *stores*, entries without their passwords.
+
+    The passwords are those that *components*, the entries of the inventory, have under the same names. A server that is
+    not up yet refuses a login that it takes later: it is asked again.
+    """
+    passwords = {component["name"]: component.get("password") for component in components}
+    keys = {"host": "login_host", "port": "login_port", "tls": "tls", "ca_cert": "ca_cert"}
+    checks: list[dict[str, Any]] = []
+    for store in stores:
+        check: dict[str, Any] = {"name": f"database {store['database']}", "kind": "mongo"}
+        check |= {option: store[key] for key, option in keys.items() if key in store}
+        if "user" in store:
+            check |= {
+                "login_user": store["user"],
+                "login_password": passwords.get(store["name"]),
+                "database": store.get("auth_source", store["database"]),
+            }
+        checks.append(check)
+    return checks
+
+
 def _endpoint(endpoints: Endpoints, service: str, port: str) -> Mapping[str, Any]:
     """Where a port answers; for one that is not published, or does not run, a port where nothing answers."""
     return endpoints.get(service, {}).get(port, {"host": LOOPBACK, "port": 1})
@@ -156,16 +178,20 @@ def status_table(
     *,
     lock: Mapping[str, Any],
     log: Sequence[Mapping[str, Any]],
+    units: Sequence[Mapping[str, Any]] = (),
 ) -> list[str]:
     """The lines of status.yml: release, services, health, schema versions, newest backup set, deploy lock, audit log.
 
     schemas: results of pgvector_migrate in check mode, each with its inventory entry under "item".
     sets:    result of backup_set with action=list.
-    lock:    result of deploy_lock in check mode; log: entries of deploy_log.
+    lock:    result of deploy_lock in check mode; log: entries of deploy_log; units: services of systemd_release.
     """
     rows = [("what", "name", "state"), ("release", "current", release)]
     for container in containers:
         rows.append(("service", container["Labels"][_SERVICE_LABEL], container["Status"]))
+    for unit in units:
+        of = f", release {_release_in(unit['directory'])}" if unit["directory"] else ""
+        rows.append(("service", unit["name"], f"{unit['state']}{of}, since {unit['since']}"))
     for name, check in checks.items():
         error = f": {check['last_error']}" if check["state"] != "ok" and check.get("last_error") else ""
         rows.append(("health", name, f"{check['state']}{error}"))
@@ -181,6 +207,12 @@ def status_table(
     return _table(rows)
 
 
+def _release_in(folder: str) -> str:
+    """The id of the release that a working directory belongs to."""
+    _, _, below = folder.partition("/releases/")
+    return below.partition("/")[0] or "unknown"
+
+
 def _backup_rows(sets: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """The newest set with its age, and the newest one of which a drill has proven that it restores."""
     usable = sets.get("sets") or ()
@@ -190,13 +222,25 @@ def _backup_rows(sets: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     told = f"{newest['id']} of {sets['count']}, {_size(newest['bytes'])}"
     if (age := newest.get("age_seconds")) is not None:
         told += f", {_age(age)} old"
-    rows = [("backup", "newest", told)]
+    rows = [("backup", "newest", told), *_store_rows(sets.get("newest") or {})]
     proven = next((one for one in usable if one.get("proven")), None)
     if proven is None:
         return [*rows, ("backup", "proven to restore", "none: run drill.yml")]
     proof = proven["proven"]
     told = f"{proven['id']} at {proof['at']} in {float(proof['seconds']):.1f} s"
     return [*rows, ("backup", "proven to restore", told)]
+
+
+def _store_rows(newest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """What the newest set holds of MongoDB, where it depends on the server whether that is of one moment."""
+    rows = []
+    for component in newest.get("components") or ():
+        if component["engine"] == "mongo":
+            counts = component.get("counts") or {}
+            moment = "" if component.get("consistent") else ", not of one moment"
+            told = f"{len(counts)} collections, {sum(counts.values())} documents{moment}"
+            rows.append(("backup", component["name"], told))
+    return rows
 
 
 def _size(count: int) -> str:

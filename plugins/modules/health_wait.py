@@ -240,7 +240,8 @@ options:
       unit:
         description:
           - V(systemd) - The unit that has to be active, and that may not restart meanwhile. Required for this kind.
-          - A unit that failed or that does not exist ends the wait.
+          - A unit that failed or that does not exist ends the wait, and so does one that runs, and whose gunicorn loses
+            its workers again and again, or all of them.
         type: str
       services:
         description: V(compose) - Services that need a container. By default those that have one.

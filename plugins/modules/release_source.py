@@ -67,7 +67,9 @@ options:
     elements: str
     default: []
   compose_files:
-    description: The compose files, as paths below the top folder, in the order in which Compose layers them.
+    description:
+      - The compose files, as paths below the top folder, in the order in which Compose layers them. A source that runs
+        without Compose has none.
     type: list
     elements: str
     required: true
@@ -80,6 +82,11 @@ options:
     description:
       - Folders that the inventory names, as paths below the top folder, each under the name of the variable that names
         it, such as the folder of the migrations.
+    type: dict
+    default: {}
+  required_files:
+    description:
+      - Files that the inventory names, in the same way, such as the requirements of Python.
     type: dict
     default: {}
   settings_digest:
@@ -199,6 +206,12 @@ def execute(context: Context) -> dict[str, Any]:
                 f"{variable} is {path}, and there is no such folder in the source {root}.",
                 fix="Give the path below the source's top folder.",
             )
+    for variable, name in params["required_files"].items():
+        if name not in files:
+            raise InputError(
+                f"{variable} is {name}, and there is no such file in the source {root}.",
+                fix="Give the path below the source's top folder, and see that app_source_exclude does not match it.",
+            )
     model, needed = read_compose_files(root, params["compose_files"])
     require_fit(model, settings_from(params))
     if missing := sorted(needed - set(params["env_names"])):
@@ -236,6 +249,7 @@ def main() -> None:
             "compose_files": {"type": "list", "elements": "str", "required": True},
             "env_names": {"type": "list", "elements": "str", "default": []},
             "required_paths": {"type": "dict", "default": {}},
+            "required_files": {"type": "dict", "default": {}},
             "settings_digest": {"type": "str", "default": ""},
             "expected_release": {"type": "str"},
             "cache": {"type": "path", "default": "~/.cache/groundwork"},

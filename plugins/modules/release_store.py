@@ -50,6 +50,13 @@ options:
       - The name of the compose project.
     type: str
     required: true
+  runtime:
+    description:
+      - What releases run as. With V(systemd) they have no images, no containers and no compose override, and Docker is
+        not asked.
+    type: str
+    choices: [compose, systemd]
+    default: compose
   release:
     description:
       - For O(action=record), the release's id.
@@ -228,7 +235,9 @@ from ansible_collections.groundwork.backend.plugins.module_utils._errors import 
 from ansible_collections.groundwork.backend.plugins.module_utils._lock_record import read as read_lock
 from ansible_collections.groundwork.backend.plugins.module_utils._module import Context, run_module
 from ansible_collections.groundwork.backend.plugins.module_utils._releases import (
+    COMPOSE,
     GOING_BACK,
+    SETTINGS,
     Deploy,
     Release,
     check_id,
@@ -245,6 +254,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._releases_back 
     require_safe,
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._releases_engine import (
+    Image,
     containers,
     project_images,
     users,
@@ -255,8 +265,8 @@ from ansible_collections.groundwork.backend.plugins.module_utils._releases_prune
 def list_releases(context: Context, path: Path) -> dict[str, Any]:
     """Tell which releases there are."""
     current = linked(path, "current")
-    found = [one for one in read_releases(path) if not one.pruned]
-    images = {image.name for image in project_images(context.params["project"])} if found else set()
+    found = [one for one in read_releases(path, context.params["runtime"]) if not one.pruned]
+    images = {image.name for image in _images(context)} if found else set()
     told = [
         {
             **one.summary(),
@@ -277,7 +287,7 @@ def record_deploy(context: Context, path: Path) -> dict[str, Any]:
     holder = None
     with suppress(StateError):  # the lock only helps to say who deploys
         holder = read_lock(path / "deploy.lock")
-    images = [image.name for image in project_images(params["project"]) if image.tag == release_id]
+    images = [image.name for image in _images(context) if image.tag == release_id]
     entry = Deploy(
         number=0,
         deploy=_first(params["deploy"], holder.id if holder else None),
@@ -290,7 +300,7 @@ def record_deploy(context: Context, path: Path) -> dict[str, Any]:
         checkpoint=params["checkpoint"],
         images=sorted(images),
     )
-    known = read_releases(path)
+    known = read_releases(path, context.params["runtime"])
     before = next((one for one in known if one.id == release_id), Release(release_id))
     if before.damaged:
         context.warn(f"{before.damaged}. It is begun anew.")
@@ -298,7 +308,7 @@ def record_deploy(context: Context, path: Path) -> dict[str, Any]:
         after = with_entry(before, entry, max((one.number for one in known), default=0) + 1)
         changed = after != before
     else:
-        after, changed = record(path, release_id, entry)
+        after, changed = record(path, release_id, entry, params["runtime"])
     return {
         "changed": changed,
         "release": release_id,
@@ -311,12 +321,12 @@ def resolve(context: Context, path: Path) -> dict[str, Any]:
     """Find the release to go back to."""
     params = context.params
     current = linked(path, "current")
-    found = read_releases(path)
+    found = read_releases(path, context.params["runtime"])
     begun = current if current and (path / "shared" / current / GOING_BACK).exists() else ""
     target = choose(found, current, params["to"], begun)
     if target.damaged:
         raise StateError(f"{target.damaged}.", fix="Name another release.")
-    if absent := missing(target, [image.name for image in project_images(params["project"])]):
+    if absent := missing(target, [image.name for image in _images(context)]):
         raise StateError(
             f"Release {target.id} is incomplete: {', '.join(absent)} is missing.",
             fix="Name another release, or deploy that version again.",
@@ -340,9 +350,9 @@ def prune(context: Context, path: Path) -> dict[str, Any]:
     params = context.params
     if params["keep"] < 1:
         raise InputError(f"keep is {params['keep']}.", fix="Give how many releases to keep, at least 1.")
-    found = read_releases(path)
-    images = project_images(params["project"])
-    seen = containers()
+    found = read_releases(path, context.params["runtime"])
+    images = _images(context)
+    seen = containers() if params["runtime"] == COMPOSE else []
     planned = plan(
         found,
         keep=params["keep"],
@@ -367,6 +377,11 @@ def prune(context: Context, path: Path) -> dict[str, Any]:
     }
 
 
+def _images(context: Context) -> list[Image]:
+    """The images of the stack's releases; units have none, and may be on a host without Docker."""
+    return project_images(context.params["project"]) if context.params["runtime"] == COMPOSE else []
+
+
 def _first(*values: str | None) -> str:
     return next((value for value in values if value), "")
 
@@ -387,6 +402,7 @@ def main() -> None:
             "action": {"type": "str", "required": True, "choices": list(_ACTIONS)},
             "path": {"type": "path", "required": True},
             "project": {"type": "str", "required": True},
+            "runtime": {"type": "str", "choices": list(SETTINGS), "default": COMPOSE},
             "release": {"type": "str"},
             "result": {"type": "str", "choices": ["ok", "failed", "rolled_back"]},
             "deploy": {"type": "str"},
