@@ -4,77 +4,33 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import shlex
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from testinfra.host import Host
 
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from support import collection
-from support.scenario import Playbook, connect
+from support.outside import Outside, six
+from support.scenario import Playbook
 
 collection.install()
 
 SERVER, OUTSIDE = "198.18.0.123", "198.18.0.124"
-SERVER_SIX, OUTSIDE_SIX = "fd00:198:18::123", "fd00:198:18::124"
+SERVER_SIX = six(SERVER)
 NAME = "edge.example.org"
 IMAGE = "python:3.13-slim"
 # Containers that the stack does not have: one on all addresses, one on loopback.
 UNLISTED, LOCAL = 9002, 9003
-_ASK = """
-import concurrent.futures, json, socket, sys
-
-def answers(place):
-    try:
-        with socket.create_connection(place, timeout=3):
-            return True
-    except OSError:
-        return False
-
-places = [tuple(place) for place in json.loads(sys.argv[1])]
-with concurrent.futures.ThreadPoolExecutor(len(places)) as pool:
-    print(json.dumps([place for place, answer in zip(places, pool.map(answers, places)) if answer]))
-"""
 
 
-@dataclass(frozen=True)
-class Edge:
+class Edge(Outside):
     """The server and the host outside."""
-
-    server: Host
-    outside: Host
-
-    def connect(self) -> None:
-        """Give both hosts an IPv6 address; it does not outlast a restart."""
-        for host, address in ((self.server, SERVER_SIX), (self.outside, OUTSIDE_SIX)):
-            host.check_output(
-                "sudo sh -c %s",
-                "sysctl -qw net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.eth0.disable_ipv6=0 && "
-                f"ip -6 addr replace {address}/64 dev eth0 nodad",
-            )
-
-    def open_ports(self, ports: list[int]) -> set[tuple[str, int]]:
-        """Which of these ports take a connection from outside, with the address."""
-        places = [(address, port) for address in (SERVER, SERVER_SIX) for port in ports]
-        told = self.outside.check_output("python3 -c %s %s", _ASK, json.dumps(places))
-        return {(address, port) for address, port in json.loads(told)}
-
-    def curl(self, url: str, *options: str) -> str:
-        """What curl prints on the host outside; it trusts the ACME server's root and no other."""
-        names = [f"{name}:{port}:{SERVER}" for name in (NAME, f"www.{NAME}") for port in (80, 443)]
-        resolve = [word for one in names for word in ("--resolve", one)]
-        words = ["curl", "--silent", "--show-error", "--max-time", "10", "--cacert", "/tmp/acme-root.pem"]
-        done = self.outside.run(shlex.join([*words, *resolve, *options, url]))
-        return str(done.stdout + done.stderr)
 
     def tls(self, *options: str, name: str = NAME) -> tuple[int, str]:
         """How a handshake from outside ends, as openssl s_client tells it."""
@@ -112,27 +68,11 @@ class Edge:
         ask = f"for port in {ports}; do curl -sko /dev/null --max-time 2 http://127.0.0.1:$port/ || exit 1; done"
         self.server.check_output("timeout 120 sh -c %s", f"until sh -c '{ask}'; do sleep 0.3; done")
 
-    def reboot(self) -> None:
-        """Restart the server."""
-        before = self.server.check_output("cat /proc/sys/kernel/random/boot_id")
-        self.server.check_output("sudo systemctl reboot --no-block")
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            with contextlib.suppress(RuntimeError):  # no connection
-                if self.server.check_output("cat /proc/sys/kernel/random/boot_id") != before:
-                    return
-            time.sleep(0.5)
-        raise AssertionError("the server did not come back within 120 seconds")
-
 
 @pytest.fixture(scope="session")
 def edge() -> Edge:
     """The hosts over SSH."""
-    found = Edge(connect(SERVER), connect(OUTSIDE))
-    found.connect()
-    root = "https://127.0.0.1:15000/roots/0"
-    found.outside.check_output("curl --silent --insecure --output /tmp/acme-root.pem %s", root)
-    return found
+    return Edge.of(SERVER, OUTSIDE, NAME, f"www.{NAME}")
 
 
 @pytest.fixture(scope="session")
