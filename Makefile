@@ -15,13 +15,14 @@ export PATH := $(BIN):$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build/collections
 
-.PHONY: help setup demo demo-down test lint unit integration molecule bench docs testbed-up testbed-down clean
+.PHONY: help setup demo demo-down test lint unit integration molecule bench interop docs testbed-up testbed-down clean
 
 help:
-	@echo "make demo          bare Debian 13 host -> running, migrated, backed-up VeriSphere stack, in the test bed"
+	@echo "make demo [STACK=innovaplus]           bare Debian 13 host -> running, backed-up example stack, in the test bed"
 	@echo "make test          lint, unit, integration and Molecule tests"
 	@echo "make lint|unit|integration|molecule    one part of them"
 	@echo "make bench [ONLY=skeleton]             measurements"
+	@echo "make interop       dumps and restores beside MongoDB's own mongodump and mongorestore, where they are on PATH"
 	@echo "make docs          writes the reference from what roles, modules and filters say of themselves"
 	@echo "make testbed-up    engine, images and registry of the test bed;  make testbed-down removes them"
 	@echo "make clean         removes the development environment"
@@ -41,7 +42,7 @@ $(LINK):
 	@ln -sfn ../../../.. $@
 
 demo: setup
-	@python3 tests/testbed/demo.py
+	@python3 tests/testbed/demo.py $(STACK)
 
 demo-down:
 	@python3 tests/testbed host stop demo
@@ -54,6 +55,9 @@ lint unit integration molecule: setup
 
 bench: setup
 	@python3 tests/bench/run.py $(ONLY)
+
+interop: setup
+	@python3 tests/interop.py
 
 docs: setup
 	@python3 docs/generate.py

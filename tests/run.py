@@ -33,7 +33,7 @@ DISTRIBUTION = ("--dist", "loadfile", "--no-loadscope-reorder", "--max-worker-re
 WORKERS_AT_MOST = 3
 JOBS_AT_ONCE = 2
 # The longest begin first, so that none is left over alone at the end: the first one even before the integration tests.
-LONGEST_SCENARIOS = ("deploy", "backup", "verisphere")
+LONGEST_SCENARIOS = ("deploy", "backup", "verisphere", "innovaplus")
 PRINTING = Lock()
 FAILURES: list[str] = []
 PYTHON_FOLDERS = ["plugins", "tests", "molecule", "examples", "docs"]

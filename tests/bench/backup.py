@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,10 +33,10 @@ from typing import Any
 from psycopg import sql
 from support.damages import DAMAGES, Damage
 from support.load import NAME
-from support.modules import ModuleRunner
 from support.postgres import PostgresServer
 from support.scenario import KEYS
 
+from bench._runs import Ended, module, program, require, turns
 from bench.deploy import Bench, fresh_host
 from bench.figures import Figure
 
@@ -84,14 +84,6 @@ def measure(root: Path) -> list[Figure]:
     return figures
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How long a process took, and the largest resident set of it alone."""
-
-    seconds: float
-    peak_mib: float
-
-
 @dataclass
 class Tools:
     """The server, a folder for files, and modules and programs that are watched while they run."""
@@ -108,34 +100,16 @@ class Tools:
 
     def program(self, name: str, *arguments: str, database: str = "postgres") -> Ended:
         """Run a client program to its end."""
-        env = {**os.environ, **self._login(database)}
-        begun = time.monotonic()
-        with tempfile.TemporaryFile() as told:
-            process = subprocess.Popen([self.server.bindir / name, *arguments], env=env, stdout=told, stderr=told)
-            peak = _watch(process)
-            if process.returncode != 0:
-                told.seek(0)
-                raise SystemExit(f"{name} ended with {process.returncode}: {told.read()[-3000:].decode()}")
-        return Ended(time.monotonic() - begun, peak)
+        return program([str(self.server.bindir / name), *arguments], self._login(database))
 
     def module(self, name: str, options: dict[str, Any]) -> tuple[Ended, dict[str, Any]]:
         """Run a module to its end, whatever that is."""
-        env = {"PATH": f"{self.server.bindir}:{os.environ['PATH']}"}
-        begun = time.monotonic()
-        process = ModuleRunner(self.root).start(name, options, diff=False, env=env)
-        peak = _watch(process)
-        out, err = process.communicate()
-        seconds = time.monotonic() - begun
-        try:
-            result: dict[str, Any] = json.loads(out)
-        except json.JSONDecodeError:
-            raise SystemExit(f"{name} printed no JSON: {out[-2000:]}{err[-2000:]}") from None
-        return Ended(seconds, peak), result
+        return module(self.root, name, options, {"PATH": f"{self.server.bindir}:{os.environ['PATH']}"})
 
     def must(self, name: str, options: dict[str, Any]) -> tuple[Ended, dict[str, Any]]:
         """Run a module that has to succeed."""
         ended, result = self.module(name, options)
-        _require(name, result)
+        require(name, result)
         return ended, result
 
     def stage(self, path: Path, component: str, target: str, **more: Any) -> tuple[Ended, dict[str, Any]]:
@@ -214,26 +188,6 @@ def _tools(root: Path) -> Iterator[Tools]:
         shutil.rmtree(folder)
 
 
-def _require(name: str, result: dict[str, Any]) -> None:
-    if result.get("failed"):
-        raise SystemExit(f"{name} failed: {result['msg']}")
-
-
-def _watch(process: subprocess.Popen[Any]) -> float:
-    """Wait for the end of a process that prints little; the largest resident set in MiB."""
-    peak = 0
-    while process.poll() is None:
-        try:
-            status = Path(f"/proc/{process.pid}/status").read_text()
-        except OSError:
-            break
-        if "VmHWM:" in status:  # a process that has just ended has no memory
-            peak = max(peak, int(status.split("VmHWM:")[1].split()[0]))
-        time.sleep(0.02)
-    process.wait()
-    return peak / 1024
-
-
 def fill(tools: Tools) -> str:
     """The database that is dumped."""
     database = tools.new_database()
@@ -307,8 +261,8 @@ class Speed:
             return self.tools.must(PEER, {**self.tools.peer_login(self.database), **options})[0].seconds
 
         rounds = ROUNDS_OF.get(compression, ROUNDS)
-        taken = _turns({"ours": ours, "pg_dump": plain}, f"dump, {compression}", rounds)
-        taken |= _turns({"postgresql_db": other}, f"dump, {compression}", 1)
+        taken = turns({"ours": ours, "pg_dump": plain}, f"dump, {compression}", rounds)
+        taken |= turns({"postgresql_db": other}, f"dump, {compression}", 1)
         peer.unlink()
         what = f"dump, {compression} ({self.raw.stat().st_size / 2**20:.0f} MiB), sha256, counts, full read"
         return [
@@ -323,7 +277,7 @@ class Speed:
         def ours() -> float:
             target = self.tools.new_name()
             ended, result = self.tools.stage(newest, "bench", target, jobs=JOBS)
-            _require("pg_restore", result)
+            require("pg_restore", result)
             self.restore_peaks.append(ended.peak_mib)
             self.tools.drop(target)
             return ended.seconds
@@ -335,21 +289,9 @@ class Speed:
             self.tools.drop(target)
             return ended.seconds
 
-        taken = _turns({"ours": ours, "pg_restore": plain}, "restore")
+        taken = turns({"ours": ours, "pg_restore": plain}, "restore")
         what = f"restore with {JOBS} jobs, checksums, counts, extensions, indexes"
         return [Figure(what, "s", taken["ours"], "pg_restore, same jobs", taken["pg_restore"], 1.10)]
-
-
-def _turns(runs: dict[str, Callable[[], float]], what: str, rounds: int = ROUNDS) -> dict[str, float]:
-    """Median seconds of each; in each round another one begins."""
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    names = list(runs)
-    for number in range(rounds):
-        for name in names[number % len(names) :] + names[: number % len(names)]:
-            os.sync()
-            taken[name].append(runs[name]())
-        print(f"{what}: " + ", ".join(f"{name} {seconds[-1]:.1f} s" for name, seconds in taken.items()), flush=True)
-    return {name: round(statistics.median(seconds), 2) for name, seconds in taken.items()}
 
 
 def damages(tools: Tools) -> list[Figure]:

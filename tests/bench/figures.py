@@ -11,7 +11,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Figure:
-    """ours and peer_value are medians in *unit*; target is the highest allowed ratio, or None where none was set."""
+    """ours and peer_value are medians in *unit*; target is the highest allowed ratio, or None where none was set.
+
+    more_is_better: target is the lowest allowed ratio.
+    """
 
     figure: str
     unit: str
@@ -19,6 +22,7 @@ class Figure:
     peer: str | None = None
     peer_value: float | None = None
     target: float | None = None
+    more_is_better: bool = False
 
     @property
     def ratio(self) -> float | None:
@@ -27,8 +31,17 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met; None without one."""
-        return None if self.target is None or self.ratio is None else self.ratio <= self.target
+        """Whether the target is met; None without one, and when the peer was not measured."""
+        if self.target is None or self.ratio is None:
+            return None
+        return self.ratio >= self.target if self.more_is_better else self.ratio <= self.target
+
+    @property
+    def verdict(self) -> str | None:
+        """met, for the table."""
+        if self.met is not None:
+            return str(self.met)
+        return None if self.target is None else "not measured"
 
     def to_dict(self) -> dict[str, Any]:
         """As it is written to the file."""
@@ -41,7 +54,7 @@ def table(figures: Sequence[Figure]) -> str:
     rows = [head] + [
         tuple("-" if value is None else f"{value:g}" if isinstance(value, float) else str(value) for value in cells)
         for cells in (
-            (item.figure, item.unit, item.ours, item.peer, item.peer_value, item.ratio, item.target, item.met)
+            (item.figure, item.unit, item.ours, item.peer, item.peer_value, item.ratio, item.target, item.verdict)
             for item in figures
         )
     ]

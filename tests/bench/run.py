@@ -4,8 +4,8 @@
 
 usage: run.py [NAME]
 
-Each measurement is a file of this folder with a function measure() that returns Figures. It prints a table and writes
-build/bench/<name>.json.
+Each measurement is a file of this folder with a function measure() that returns Figures; files whose names begin with
+"_" are parts of them. It prints a table and writes build/bench/<name>.json.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ sys.path.insert(0, str(FOLDER.parent))
 
 from bench.figures import Figure, table
 
-NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("run", "figures", "__init__"))
+NAMES = sorted(path.stem for path in FOLDER.glob("[!_]*.py") if path.stem not in ("run", "figures"))
 
 
 def main() -> int:
     """Run one measurement, or all."""
-    names = sys.argv[1:] or NAMES
+    names = sys.argv[1:] or [name for name in NAMES if not name.startswith("_")]  # those are parts of others
     if unknown := set(names) - set(NAMES):
         print(f"There is no measurement {', '.join(sorted(unknown))}. There are: {', '.join(NAMES)}.")
         return 2

@@ -44,10 +44,13 @@ class Report:
 
 
 class Load:
-    """wrk for the length of a with block; its report afterwards."""
+    """wrk for the length of a with block; its report afterwards. With a url, it GETs that, and SCRIPT says nothing."""
 
-    def __init__(self, host: Host, connections: int = 8, port: int = 80, seconds: int = SECONDS_AT_MOST) -> None:
-        self.host, self.connections, self.port, self.seconds = host, connections, port, seconds
+    def __init__(
+        self, host: Host, connections: int = 8, port: int = 80, seconds: int = SECONDS_AT_MOST, url: str = ""
+    ) -> None:
+        self.host, self.connections, self.seconds = host, connections, seconds
+        self.asked = url or f"--script /tmp/load.lua http://127.0.0.1:{port}/"
         self.report: Report
 
     def __enter__(self) -> Load:
@@ -56,7 +59,7 @@ class Load:
         command = (
             f"printf %s {script} >/tmp/load.lua; rm -f /tmp/load.log; "
             f"nohup wrk --threads 1 --connections {self.connections} --duration {self.seconds}s --timeout 15s "
-            f"--script /tmp/load.lua http://127.0.0.1:{self.port}/ >/tmp/load.log 2>&1 </dev/null &"
+            f"{self.asked} >/tmp/load.log 2>&1 </dev/null &"
         )
         self.host.check_output("sh -c %s", command)
         time.sleep(1)

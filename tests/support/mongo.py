@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -17,8 +18,10 @@ from typing import Any, Self
 
 import pymongo
 
+from support.collection import ROOT
 from support.postgres import free_port
 
+STANDIN = ROOT / "tests/testbed/groundwork_testbed/standins/files/mongo-mongod.py"
 PASSWORD = "canary-mongo-4d"
 APP = "innova_db"
 
@@ -29,6 +32,19 @@ def run_server(storage: Path, port: int, *options: str) -> Iterator[None]:
     argv = [str(Path(sys.executable).with_name("secantusd-py")), "--host", "127.0.0.1", "--port", str(port)]
     argv += ["--storage-path", str(storage), "--cache-size", "64M", *options]
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=storage) as server:
+        try:
+            yield
+        finally:
+            server.terminate()
+            server.wait(20)
+
+
+@contextmanager
+def run_mongod(storage: Path, port: int, *options: str, version: str = "") -> Iterator[None]:
+    """The test bed's stand-in for mongod, with mongod's options, for the length of the block."""
+    argv = [sys.executable, str(STANDIN), "--dbpath", str(storage), "--port", str(port), *options]
+    env = {**os.environ, **({"MONGO_VERSION": version} if version else {})}
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env) as server:
         try:
             yield
         finally:
@@ -49,16 +65,24 @@ class MongoServer:
         login = {"login_user": "root", "login_password": PASSWORD} if self.login else {}
         return {"login_port": self.port, **login, **more}
 
+    def tool_login(self, folder: Path) -> list[str]:
+        """The login options of MongoDB's own tools; the password is in a file in *folder*, not among the arguments."""
+        login = f"root:{PASSWORD}@" if self.login else ""
+        config = folder / "mongo-tools.yml"
+        config.touch(0o600)
+        config.write_text(f"uri: mongodb://{login}127.0.0.1:{self.port}/?directConnection=true&authSource=admin\n")
+        return [f"--config={config}"]
+
 
 @contextmanager
-def replica_set(storage: Path) -> Iterator[MongoServer]:
+def replica_set(storage: Path, *options: str) -> Iterator[MongoServer]:
     """A replica set of one member that wants a login: root knows all, app is the owner of APP and known only there."""
     port = free_port()
     with run_server(storage, port), pymongo.MongoClient("127.0.0.1", port, serverSelectionTimeoutMS=20000) as client:
         client.admin.command("createUser", "root", pwd=PASSWORD, roles=["root"])
         client[APP].command("createUser", "app", pwd=PASSWORD, roles=[{"role": "dbOwner", "db": APP}])
     login = {"username": "root", "password": PASSWORD, "serverSelectionTimeoutMS": 20000}
-    with run_server(storage, port, "--auth"), pymongo.MongoClient("127.0.0.1", port, **login) as client:
+    with run_server(storage, port, "--auth", *options), pymongo.MongoClient("127.0.0.1", port, **login) as client:
         client.admin.command("ping")
         yield MongoServer(port, client, login=True)
 

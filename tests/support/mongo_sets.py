@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -59,10 +58,3 @@ class MongoSets:
         result = self.module("backup_set", {"path": str(self.folder), "stack": STACK, **options})
         assert result.get("changed") is True, result
         return result
-
-
-def without_uuid(path: Path) -> dict[str, Any]:
-    """What a metadata.json says, without what is never the same twice. Order inside of keys is that of the file."""
-    content: dict[str, Any] = json.loads(path.read_bytes())
-    content.pop("uuid", None)
-    return content

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: groundwork.backend contributors
-"""make demo: a bare Debian 13 host becomes the VeriSphere stack: migrated, deployed under load, backed up, restored."""
+"""make demo: a bare Debian 13 host becomes the VeriSphere stack: migrated, deployed under load, backed up, restored.
+
+make demo STACK=innovaplus does the same with INNOVAPLUS: a systemd service with MongoDB.
+"""
 
 from __future__ import annotations
 
@@ -16,25 +19,23 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-INVENTORY = "inventories/demo"
 LOG = ROOT / "build" / "demo"
 HOST = "demo"
 ADDRESS = "198.18.0.100"
 NAME = "demo.example.org"
 PROXY = f"https://{NAME}"
 TLS = LOG / "tls"
-OPEN, CLOSED = (22, 80, 443), (5432, 8081, 20000)
+OPEN = (22, 80, 443)
 SSH = [
     "ssh", "-i", "build/testbed/ssh/id_ed25519", "-o", "UserKnownHostsFile=build/testbed/ssh/known_hosts",
     "-o", "BatchMode=yes", f"debian@{ADDRESS}",
 ]  # fmt: skip
-IMAGES = ["pgvector/pgvector:pg16", "python:3.11-slim"]
 CLAIMS = [
     "The Eiffel Tower is in Paris.",
     "the eiffel tower is in paris",
@@ -86,9 +87,9 @@ def run(name: str, *argv: str) -> str:
     return output
 
 
-def playbook(name: str, log: str, *arguments: str) -> dict[str, int]:
+def playbook(stack: Stack, name: str, log: str, *arguments: str) -> dict[str, int]:
     """Run a playbook; returns the counts of its recap (ok, changed, failed, ...)."""
-    output = run(log, "ansible-playbook", "-i", INVENTORY, f"playbooks/{name}.yml", *arguments)
+    output = run(log, "ansible-playbook", "-i", f"inventories/{stack.inventory}", f"playbooks/{name}.yml", *arguments)
     recap = re.findall(rf"^{HOST}\s*:(.*)$", output, re.MULTILINE)
     if not recap:
         raise DemoError(f"{name}.yml ran on no host; see build/demo/{log}.log.")
@@ -127,32 +128,37 @@ class Proxy(http.client.HTTPSConnection):
         self.sock = context.wrap_socket(socket.create_connection((ADDRESS, 443), timeout=30), server_hostname=NAME)
 
 
-def ask(path: str, body: dict[str, Any] | None = None) -> Any:
-    """GET, or POST with a JSON body; returns the JSON answer. Raises DemoError."""
+def answer(path: str, body: dict[str, Any] | None = None) -> tuple[int, str]:
+    """GET, or POST with a JSON body; returns status and text. Raises DemoError without an answer."""
     data = None if body is None else json.dumps(body)
     connection = Proxy(NAME, timeout=30)
     try:
         connection.request("GET" if body is None else "POST", path, data, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        text = answer.read().decode()
+        response = connection.getresponse()
+        return response.status, response.read().decode()
     except (OSError, http.client.HTTPException) as error:
         raise DemoError(f"{PROXY}{path} did not answer: {error}") from error
     finally:
         connection.close()
-    if answer.status not in (http.HTTPStatus.OK, http.HTTPStatus.CREATED):
-        raise DemoError(f"{PROXY}{path} answered {answer.status}: {text}")
+
+
+def ask(path: str, body: dict[str, Any] | None = None) -> Any:
+    """The JSON answer. Raises DemoError for another status than 200 and 201."""
+    status, text = answer(path, body)
+    if status not in (http.HTTPStatus.OK, http.HTTPStatus.CREATED):
+        raise DemoError(f"{PROXY}{path} answered {status}: {text}")
     return json.loads(text)
 
 
-def look_from_outside(seen: list[str]) -> None:
+def look_from_outside(stack: Stack, seen: list[str]) -> None:
     """Which ports take a connection from here."""
     found = []
-    for port in (*OPEN, *CLOSED):
+    for port in (*OPEN, *stack.closed):
         with contextlib.suppress(OSError), socket.create_connection((ADDRESS, port), timeout=3):
             found.append(port)
     if tuple(found) != OPEN:
         raise DemoError(f"From outside the ports {found} are open, instead of {list(OPEN)}.")
-    seen.append(f"open: {', '.join(map(str, OPEN))}; closed: {', '.join(map(str, CLOSED))}")
+    seen.append(f"open: {', '.join(map(str, OPEN))}; closed: {', '.join(map(str, stack.closed))}")
 
 
 def post_claims(seen: list[str]) -> None:
@@ -170,12 +176,76 @@ def post_claims(seen: list[str]) -> None:
     seen.append(f"{len(CLAIMS)} claims posted, the near duplicate was found")
 
 
+def post_ideas(seen: list[str]) -> None:
+    """Use the service: documents by its seed, an idea, one that is there already, and figures that are not for us."""
+    print(f"    GET /health -> {json.dumps(ask('/health'))}")
+    place = "/srv/innovaplus/current"
+    unit = ["sudo", "systemd-run", "--quiet", "--pipe", "--wait", "--uid=innova", "-p", f"WorkingDirectory={place}"]
+    unit += ["-p", "EnvironmentFile=/etc/innovaplus/backend.env", f"{place}/.venv/bin/python", "-m", "innova.seed"]
+    seeded = run("seed", *SSH, *unit).splitlines()
+    idea = {"slug": "solar-pumps", "title": "Solar pumps", "country": "KE"}
+    asked = (("POST", "/ideas", idea, 201), ("POST", "/ideas", idea, 409), ("GET", "/metrics", None, 403))
+    for method, path, body, expected in asked:
+        status, text = answer(path, body)
+        print(f"    {method} {path} -> {status} {text[:80].strip()}")
+        if status != expected:
+            raise DemoError(f"{method} {path} answered {status} instead of {expected}: {text}")
+    seen.append("; ".join([*seeded, "an idea posted, its repetition refused"]))
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What is shown. closed: ports that must not answer; changed: a file whose text makes a new release."""
+
+    name: str
+    inventory: str
+    images: tuple[str, ...]
+    closed: tuple[int, ...]
+    source: str
+    changed: str
+    use: Callable[[list[str]], None]
+    health: str
+    backups: str
+    look: str
+
+
+STACKS = {
+    stack.name: stack
+    for stack in (
+        Stack(
+            name="verisphere",
+            inventory="demo",
+            images=("pgvector/pgvector:pg16", "python:3.11-slim"),
+            closed=(5432, 8081, 20000),
+            source="examples/verisphere",
+            changed="services/semantic_dedupe/NEWS",
+            use=post_claims,
+            health="/ready",
+            backups="/var/backups/verisphere",
+            look="sudo docker ps",
+        ),
+        Stack(
+            name="innovaplus",
+            inventory="demo-innovaplus",
+            images=("mongo:8.2",),
+            closed=(8000, 27017, 20000),
+            source="examples/innovaplus/INNOVAPLUS/INNOVA/backend",
+            changed="NEWS",
+            use=post_ideas,
+            health="/health",
+            backups="/var/backups/innova/innovaplus",
+            look="systemctl status innovaplus-backend",
+        ),
+    )
+}
+
+
 @contextlib.contextmanager
-def load(seen: list[str]) -> Iterator[None]:
+def load(stack: Stack, seen: list[str]) -> Iterator[None]:
     """Requests from wrk on the host's own loopback, all the time; says how many there were and how many failed."""
     run("wrk-install", *SSH, "sudo apt-get update -qq && sudo apt-get install -qq --no-install-recommends wrk")
     run("hosts", *SSH, f"grep -q {NAME} /etc/hosts || echo 127.0.0.1 {NAME} | sudo tee -a /etc/hosts")
-    start = f"nohup wrk --threads 1 --connections 8 --duration 300s --timeout 10s {PROXY}/ready >wrk.log 2>&1 &"
+    start = f"nohup wrk --threads 1 --connections 8 --duration 300s --timeout 10s {PROXY}{stack.health} >wrk.log 2>&1 &"
     run("wrk-start", *SSH, f"sh -c {shlex.quote(start)}")
     yield
     report = run("wrk", *SSH, "pkill -INT wrk; while pgrep -x wrk >/dev/null; do sleep 0.1; done; cat wrk.log")
@@ -189,37 +259,37 @@ def load(seen: list[str]) -> Iterator[None]:
     seen.append(f"{requests[1]} requests meanwhile, {failed} failed")
 
 
-def change_release(seen: list[str]) -> None:
+def change_release(stack: Stack, seen: list[str]) -> None:
     """A new release, and back again, while requests come in."""
     source = LOG / "source"
     shutil.rmtree(source, ignore_errors=True)
-    shutil.copytree(ROOT / "examples" / "verisphere", source)
-    (source / "services" / "semantic_dedupe" / "NEWS").write_text("A new release.\n")
+    shutil.copytree(ROOT / stack.source, source)
+    (source / stack.changed).write_text("A new release.\n")
     before = ask("/health")["release"]
-    with load(seen):
-        playbook("deploy", "deploy-new", "-e", json.dumps({"app_source": {"path": str(source)}}))
+    with load(stack, seen):
+        playbook(stack, "deploy", "deploy-new", "-e", json.dumps({"app_source": {"path": str(source)}}))
         new = ask("/health")["release"]
-        playbook("rollback", "rollback")
+        playbook(stack, "rollback", "rollback")
     after = ask("/health")["release"]
     if new == before or after != before:
         raise DemoError(f"Release {before} served, then {new}, then {after}.")
     seen.insert(0, f"{before} -> {new} -> {after}")
 
 
-def drill() -> str:
+def drill(stack: Stack) -> str:
     """Restore the newest set into a server of its own; returns what was proven."""
-    playbook("drill", "drill")
+    playbook(stack, "drill", "drill")
     told = re.search(r"Backup set .* restores: .* s\.", " ".join((LOG / "drill.log").read_text().split()))
     if not told:
         raise DemoError("drill.yml did not say what it has proven; see build/demo/drill.log.")
     return told[0]
 
 
-def demo() -> None:
+def demo(stack: Stack) -> None:
     """All steps."""
     summary = Summary()
     with summary.step("test bed: engine, images, registry"):
-        run("testbed", sys.executable, "tests/testbed", "up", *IMAGES)
+        run("testbed", sys.executable, "tests/testbed", "up", *stack.images)
     with summary.step("start a bare Debian 13 host"):
         run(
             "host",
@@ -236,45 +306,46 @@ def demo() -> None:
         )
     make_certificate()
     with summary.step("site.yml on the bare host") as seen:
-        seen.append("changed={changed} failed={failed}".format(**playbook("site", "site")))
+        seen.append("changed={changed} failed={failed}".format(**playbook(stack, "site", "site")))
     with summary.step("look from outside") as seen:
-        look_from_outside(seen)
-    with summary.step("post claims") as seen:
-        post_claims(seen)
+        look_from_outside(stack, seen)
+    with summary.step("use the service") as seen:
+        stack.use(seen)
     for name in ("site", "deploy"):
         with summary.step(f"{name}.yml again") as seen:
-            recap = playbook(name, f"{name}-again")
+            recap = playbook(stack, name, f"{name}-again")
             seen.append("changed={changed} failed={failed}".format(**recap))
             if recap["changed"]:
                 raise DemoError(
                     f"{name}.yml changed {recap['changed']} things in its second run; see build/demo/{name}-again.log."
                 )
     with summary.step("deploy.yml and rollback.yml under load") as seen:
-        change_release(seen)
+        change_release(stack, seen)
     with summary.step("backup.yml") as seen:
-        playbook("backup", "backup")
-        listing = run(
-            "sets", *SSH, "sudo", "find", "/var/backups/verisphere", "-type", "f", "-printf", "'%P %s bytes\\n'"
-        )
+        playbook(stack, "backup", "backup")
+        listing = run("sets", *SSH, "sudo", "find", stack.backups, "-type", "f", "-printf", "'%P %s bytes\\n'")
         seen.extend(listing.splitlines())
     with summary.step("drill.yml: restore the set for trial") as seen:
-        seen.append(drill())
+        seen.append(drill(stack))
     with summary.step("status.yml"):
-        playbook("status", "status")
+        playbook(stack, "status", "status")
     table = (LOG / "status.log").read_text()
     print("\n" + "\n".join(line.strip("\"' -") for line in table.splitlines() if "|" in line))
     summary.show()
     print(
         "\nLook around:\n"
         f"  {' '.join(SSH)}\n"
-        "  sudo docker ps;  sudo ls -l /srv/verisphere /var/backups/verisphere;  curl https://demo.example.org/ready\n"
+        f"  {stack.look};  sudo ls -l /srv/{stack.name} {stack.backups};  curl {PROXY}{stack.health}\n"
         "  The output of each step is in build/demo/.\n"
         "Clean up:  make demo-down (this host)  or  make testbed-down (all of the test bed)"
     )
 
 
 if __name__ == "__main__":
+    asked = sys.argv[1] if len(sys.argv) > 1 else "verisphere"
+    if asked not in STACKS:
+        sys.exit(f"make demo knows no stack {asked}. Use STACK={' or STACK='.join(STACKS)}.")
     try:
-        demo()
+        demo(STACKS[asked])
     except DemoError as failure:
         sys.exit(f"make demo failed: {failure}")

@@ -36,6 +36,12 @@ def test_a_service_that_cannot_run_twice_is_not_rolled() -> None:
     assert rolled_services({"web": WEB, "solo": WEB}, {"solo": {"rollout": "recreate"}}, ["edge"]) == {"web": WEB}
 
 
+def test_units_are_behind_the_proxy_even_when_they_cannot_run_twice() -> None:
+    services = {"solo": {"rollout": "recreate"}}
+    assert rolled_services({"solo": WEB}, services, ["edge"], "systemd") == {"solo": WEB}
+    assert rolled_services({"solo": WEB}, services, [], "systemd") == {}
+
+
 @pytest.mark.parametrize(
     ("services", "words"),
     [({"web": {"rolout": "recreate"}}, "rolout"), ({"web": {"rollout": "never"}}, "'never'")],
@@ -106,8 +112,19 @@ def test_a_site_and_its_locations_take_what_a_service_says_of_them() -> None:
 
 
 @pytest.mark.parametrize(
+    ("web", "api", "name"),
+    [({}, {}, "stack-web"), ({"name": "stack-public"}, {}, "stack-public"), ({}, {"name": "own"}, "own")],
+)
+def test_a_site_has_the_name_that_one_of_its_services_gives_it(web: Any, api: Any, name: str) -> None:
+    services = {"web": NAMED | {"site": web}, "api": NAMED | {"path": "/api/", "site": api}}
+    [site] = proxy_sites(services, "stack", ["web", "api"], "keep")
+    assert site["name"] == name
+
+
+@pytest.mark.parametrize(
     ("web", "api", "words"),
     [
+        ({"name": "one"}, {"name": "two"}, "api.site.name is not what another service says"),
         ({"tls": {"certificate": "a"}}, {"tls": {"certificate": "b"}}, "api.site.tls is not what another service says"),
         ({"server_names": ["b"]}, {}, "app_web_services.web.site has server_names"),
         ({"maintenance": True}, {}, "app_maintenance switches"),

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import bson
 import pytest
-from hypothesis import given
+from bson.regex import Regex
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ansible_collections.groundwork.backend.plugins.module_utils._artifact import ArtifactWriter, read_entry
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import DependencyError, InputError, StateError
-from ansible_collections.groundwork.backend.plugins.module_utils._manifest import Component
-from ansible_collections.groundwork.backend.plugins.module_utils._mongo import check_database, connect
+from ansible_collections.groundwork.backend.plugins.module_utils._mongo import Server, check_database, connect
 from ansible_collections.groundwork.backend.plugins.module_utils._mongo_bson import (
     CheckedFile,
     DocumentWriter,
@@ -34,8 +34,13 @@ from ansible_collections.groundwork.backend.plugins.module_utils._mongo_files im
     file_stem,
     is_dumped,
 )
-from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore import Dump, Part, staged_name
-from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_swap import plan
+from ansible_collections.groundwork.backend.plugins.module_utils._mongo_names import Family, free_family, is_restores
+from ansible_collections.groundwork.backend.plugins.module_utils._mongodump_users import role_of
+from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_checks import require_restorable
+from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_place import Place, Record
+from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_space import free_bytes, require_room
+from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_stage import is_complete, own_indexes
+from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_swap import live_names, moves
 
 DUMP = Path(__file__).resolve().parents[1] / "fixtures" / "mongodump"
 METADATA = sorted((DUMP / "plain" / "fixture_db").glob("*.metadata.json"))
@@ -81,6 +86,16 @@ def test_metadata_without_indexes_or_name() -> None:
 
 
 @pytest.mark.parametrize(
+    "condition", [{"$regex": "^a", "$ne": "ab"}, {"$regex": "^a"}, {"$regex": "a", "$options": "i"}]
+)
+def test_the_operator_regex_keeps_what_stands_beside_it(condition: dict[str, str]) -> None:
+    """It is no regular expression, which is written in another way."""
+    options = {"validator": {"name": condition, "mail": Regex("@", "i")}}
+    written = encode_metadata(Definition("c", options=options))
+    assert decode_metadata(written, "c", "here").options == options
+
+
+@pytest.mark.parametrize(
     "text", [b"", b"[]", b"\xff", b'{"indexes":[{"v":2}]}', b'{"options":3}', b'{"options":{"a":{"$numberInt":"x"}}}']
 )
 def test_what_is_no_metadata_is_refused(text: bytes) -> None:
@@ -91,6 +106,48 @@ def test_what_is_no_metadata_is_refused(text: bytes) -> None:
 def test_metadata_of_an_unknown_kind_is_refused() -> None:
     with pytest.raises(StateError, match="mongorestore"):
         decode_metadata(b'{"type":"columns"}', "c", "here")
+
+
+def test_an_index_does_not_get_the_collation_of_its_collection() -> None:
+    """A server tells no collation of an index that has the simple one."""
+    plain = {"v": 2, "key": {"a": 1}, "name": "a"}
+    french = {**plain, "name": "b", "collation": {"locale": "fr"}}
+    assert own_indexes(Definition("c", indexes=(plain, french))) == [plain, french]
+    of_german = Definition("c", options={"collation": {"locale": "de"}}, indexes=(plain, french))
+    assert own_indexes(of_german) == [{**plain, "collation": {"locale": "simple"}}, french]
+
+
+def test_documents_that_expire_at_once_are_not_missed() -> None:
+    plain, clustered = Definition("c"), Definition("c", options={"clusteredIndex": {}, "expireAfterSeconds": 60})
+    assert is_complete(plain, told=5, loaded=5, found=5)
+    assert not is_complete(plain, told=5, loaded=5, found=4)
+    assert is_complete(clustered, told=5, loaded=5, found=4)
+    assert not is_complete(clustered, told=5, loaded=4, found=4)
+    assert not is_complete(clustered, told=5, loaded=5, found=6)
+
+
+@pytest.mark.parametrize(
+    ("hello", "words"),
+    [
+        ({"isWritablePrimary": False, "setName": "rs0", "secondary": True}, "is not the primary of its replica set"),
+        ({"isWritablePrimary": True, "msg": "isdbgrid"}, "would be sharded no more"),
+    ],
+)
+def test_a_server_that_cannot_swap_is_refused(hello: dict[str, object], words: str) -> None:
+    server = Server(None, "db:27017", "8.0.4", hello)
+    with pytest.raises(StateError, match=words):
+        require_restorable(Place(server, "shop", "20261121T061200Z", "shop", beside=True), [])
+
+
+def test_restrictions_of_a_role_are_dumped_as_they_are_stored() -> None:
+    source = {"clientSource": ["10.0.0.0/8"]}
+    listed = {"role": "reader", "db": "d", "isBuiltin": False, "privileges": [], "roles": []}
+    stored = {"_id": "d.reader", "role": "reader", "db": "d", "privileges": [], "roles": []}
+    assert role_of({**listed, "authenticationRestrictions": [[source]]}, "d") == {
+        **stored,
+        "authenticationRestrictions": [source],
+    }
+    assert role_of({**listed, "authenticationRestrictions": []}, "d") == stored
 
 
 def test_prelude() -> None:
@@ -171,26 +228,68 @@ def test_missing_pymongo_names_debians_package(monkeypatch: pytest.MonkeyPatch) 
         pass
 
 
-def test_the_staged_database_has_room_for_the_longest_collection() -> None:
-    component = Component("mongo", "c", (), "2026-11-21T00:00:00Z", 1.0, {"database": "innova_db"})
-    dump = Dump("20261121T000000Z", Path(), component)
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=250))
+@example("\n")
+def test_what_waits_in_a_database_has_names_that_fit_and_are_told_apart(collection: str) -> None:
+    family, other = (
+        Family("innova_db", "restore", "20261121T000000Z"),
+        Family("innova_db", "before", "20261121T000000Z"),
+    )
+    name = family.name(collection)
+    assert len(f"innova_db.{name}".encode()) <= 255
+    assert is_restores(name)
+    assert not is_dumped(name)
+    assert family.members([name, other.name(collection), collection]) == [name]
+    assert name != family.name(f"{collection}.")
 
-    def name_beside(collection: str) -> str:
-        return staged_name(dump, "innova_db", [Part(Definition(collection), None)])
 
-    assert name_beside("x" * 220) == "innova_db_restore_20261121t000000z"
-    for length in (221, 240, 245):
-        assert len(name_beside("x" * length)) + 1 + length <= 255
-    with pytest.raises(StateError, match="too long for a database beside the live one"):
-        name_beside("x" * 247)
+@pytest.mark.parametrize(
+    "collection", ["groundwork", "groundwork.restored", "groundwork.restore.", "groundwork.before.2026.a", "before.a"]
+)
+def test_a_name_of_an_application_is_dumped(collection: str) -> None:
+    assert is_dumped(collection)
 
 
-def test_steps_of_a_swap() -> None:
-    """Views in the way first, collections by name, views, and at last what the journal says is too much."""
-    view, other = Definition("v", "view", {"viewOn": "a"}), Definition("w", "view", {"viewOn": "a"})
-    staged = [Definition("a"), Definition("b"), view, other]
-    live = [Definition("a", "view"), Definition("b"), Definition("gone"), Definition("new"), Definition("w")]
-    steps = [(step.kind, step.name) for step in plan(staged, live, ["gone", "went"])]
-    assert steps == [
-        ("drop", "a"), ("move", "a"), ("move", "b"), ("view", "v"), ("drop", "w"), ("view", "w"), ("drop", "gone"),
-    ]  # fmt: skip
+def test_the_journal_of_a_restore_is_not_dumped() -> None:
+    assert not is_dumped("groundwork.restore")
+
+
+def test_a_family_gets_a_number_when_its_prefix_is_taken() -> None:
+    names = ["a"]
+    for number in (1, 2, 3):
+        family = free_family("db", "before", "20261121T000000Z", names)
+        assert family.number == number
+        assert is_restores(family.name("a"))
+        names.append(family.name("a"))
+    assert names[1:] == [f"groundwork.before.20261121t000000z{end}.a" for end in ("", "_2", "_3")]
+    assert Family("db", "before", "20261121T000000Z").members(names) == names[1:2]
+    assert Family("db", "before", "20261121T000000Z").all_numbers(names) == sorted(names[1:])
+
+
+def test_what_is_left_of_a_swap() -> None:
+    """Collections by name, views last, and nothing that had its turn."""
+    found = {"b": "collection", "v": "view", "a": "collection", "system.js": "collection", "groundwork.restore": "x"}
+    names = {name: f"aside.{name}" for name in live_names(found)}
+    told = [(move.kind, move.old, move.new) for move in moves(found, {**names, "gone": "aside.gone"})]
+    assert told == [("collection", "a", "aside.a"), ("collection", "b", "aside.b"), ("view", "v", "aside.v")]
+
+
+def test_the_record_of_a_restore_survives_the_database() -> None:
+    record = Record("live", {"a.b": 2, "$c": 0}, ("a.b", "v"), 2, 3)
+    assert Record.of(bson.decode(bson.encode(record.document()))) == record
+
+
+@pytest.mark.parametrize(
+    ("statistics", "free"),
+    [({"fsTotalSize": 100.0, "fsUsedSize": 30.0}, 70), ({"fsTotalSize": 1, "fsUsedSize": 2}, 0), ({"ok": 1.0}, None)],
+)
+def test_room(statistics: dict[str, float], free: int | None) -> None:
+    assert free_bytes(statistics) == free
+
+
+def test_what_plainly_does_not_fit_is_refused() -> None:
+    for needed, free in ((None, 1), (5, None), (5, 5)):
+        require_room("db", {"needed": needed, "free": free})
+    with pytest.raises(StateError, match=r"take about 6 B .* 5 B are free") as raised:
+        require_room("db", {"needed": 6, "free": 5})
+    assert raised.value.details["space"] == {"needed": 6, "free": 5}

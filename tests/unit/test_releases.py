@@ -10,6 +10,7 @@ import pytest
 
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError, StateError
 from ansible_collections.groundwork.backend.plugins.module_utils._releases import (
+    COMPOSE,
     SETTINGS,
     Deploy,
     Release,
@@ -108,7 +109,7 @@ def test_what_was_lost_after_a_release_is_told_whoever_lost_it() -> None:
         release("a", deploy(1)),
         release("b", deploy(2, "ok", ADD, DROP)),
         release("c", deploy(3, "failed", {**DROP, "version": "9"})),
-        Release("d", (deploy(4, "ok", {**DROP, "version": "10"}),), absent=SETTINGS),
+        Release("d", (deploy(4, "ok", {**DROP, "version": "10"}),), absent=SETTINGS[COMPOSE]),
         release("e", deploy(5)),
     ]
     lost = lost_since(known, known[0])
@@ -171,7 +172,7 @@ def test_the_record_of_a_loss_stays_while_there_is_a_release_from_before_it() ->
     known = [release("a", deploy(1)), release("b", deploy(2, "failed", DROP)), release("c", deploy(3))]
     assert pruned(known, 1, current="c") == {"b": True}
     assert pruned([*known, release("d", deploy(4))], 1, current="d") == {"a": False, "b": False}
-    left = Release("b", known[1].deploys, absent=SETTINGS)
+    left = Release("b", known[1].deploys, absent=SETTINGS[COMPOSE])
     assert plan([known[0], left], keep=1, links={}, used={}, images=[], leftovers=[]).records == []
     assert plan([left, known[2]], keep=1, links={}, used={}, images=[], leftovers=[]).records == ["b"]
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from ansible_collections.groundwork.backend.plugins.module_utils._stack import (
     container_endpoints,
+    mongo_checks,
     release_table,
     status_table,
     store_checks,
@@ -57,6 +58,16 @@ def test_stores_are_checked_by_container_and_by_a_real_login() -> None:
     assert store_checks(["db"], [{**migration, "port": 5433}], endpoints, "stack")[1]["login_port"] == 1
 
 
+def test_a_mongodb_is_checked_by_a_login_with_the_password_of_the_inventory() -> None:
+    stores = [{"name": "a", "database": "app", "user": "owner", "port": 1}, {"name": "b", "database": "open"}]
+    owner, everybody = mongo_checks(stores, [{"name": "b"}, {"name": "a", "password": "secret"}])
+    assert owner == {
+        "name": "database app", "kind": "mongo", "login_port": 1, "login_user": "owner", "login_password": "secret",
+        "database": "app",
+    }  # fmt: skip
+    assert everybody == {"name": "database open", "kind": "mongo"}
+
+
 def test_the_table_has_a_line_for_everything_and_says_what_is_wrong() -> None:
     lines = status_table(
         CONTAINERS,
@@ -77,6 +88,23 @@ def test_the_table_has_a_line_for_everything_and_says_what_is_wrong() -> None:
         "backup|20261121T061200Z|damaged:nomanifest",
         "deploy|lock|aliceonci-7",
         "deploy|10:00|deployfaileddefalice:no",
+    ]
+
+
+def test_a_status_tells_which_release_a_unit_runs() -> None:
+    units = [
+        {
+            "name": "a.service",
+            "state": "active (running)",
+            "since": "10:00",
+            "directory": "/srv/a/releases/abc/backend",
+        },
+        {"name": "a.socket", "state": "active (running)", "since": "09:00", "directory": ""},
+    ]
+    lines = status_table([], {}, [], {}, "abc", lock={"verdict": "free"}, log=[], units=units)
+    assert [line.replace(" ", "") for line in lines[2:4]] == [
+        "service|a.service|active(running),releaseabc,since10:00",
+        "service|a.socket|active(running),since09:00",
     ]
 
 
@@ -142,6 +170,22 @@ def test_the_newest_set_is_shown_with_its_age_and_what_a_drill_has_proven() -> N
     ) == [
         "backup | newest | 20261122T061200Z of 2, 5.0 MiB, 2 h old",
         "backup | proven to restore | 20261121T061200Z at 2026-11-21T07:00:00Z in 12.3 s",
+    ]
+
+
+def test_what_the_newest_set_holds_of_mongodb_is_shown() -> None:
+    counts = {"orders": 40, "people": 2}
+    components = [
+        {"engine": "postgres", "name": "shop", "counts": {"public.orders": 3}},
+        {"engine": "mongo", "name": "one", "counts": counts, "consistent": True},
+        {"engine": "mongo", "name": "two", "counts": {}, "consistent": False},
+    ]
+    newest = {"id": "20261122T061200Z", "bytes": 9, "components": components}
+    told = {"latest": newest["id"], "count": 1, "damaged": [], "sets": [newest], "newest": newest}
+    lines = status_table([], {}, [], told, "abc", lock={"verdict": "free"}, log=[])
+    assert [" ".join(line.split()) for line in lines if "collections" in line] == [
+        "backup | one | 2 collections, 42 documents",
+        "backup | two | 0 collections, 0 documents, not of one moment",
     ]
 
 

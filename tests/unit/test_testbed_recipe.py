@@ -62,6 +62,15 @@ def test_standin_depends_on_its_recipe_and_its_base(name: str) -> None:
     assert standin.tag(settings()).endswith(f":{plain}")
 
 
+@pytest.mark.parametrize("name", sorted(STANDINS))
+def test_standins_say_in_name_and_label_that_they_are_one(name: str) -> None:
+    standin = STANDINS[name]
+    assert standin.tag(settings()).startswith("groundwork-testbed/standin-")
+    label = f'LABEL org.groundwork.testbed.stand-in="In place of {name}, and NOT the official image.'
+    assert standin.lines.startswith(standin.dockerfile)
+    assert standin.lines.removeprefix(standin.dockerfile).startswith(label)
+
+
 def test_hosts_have_nothing_that_a_bare_debian_does_not_have() -> None:
     for os_name in ("debian12", "debian13"):
         assert not {"docker.io", "rsync", "iptables", "curl", "git"} & set(host_rootfs(os_name).packages)

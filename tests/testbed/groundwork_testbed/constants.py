@@ -13,6 +13,7 @@ LABEL_FILTER: Final = f"label={LABEL}=1"
 RECIPE_LABEL: Final = f"{LABEL}.recipe"
 STATE_LABEL: Final = f"{LABEL}.state"
 OS_LABEL: Final = f"{LABEL}.os"
+STANDIN_LABEL: Final = f"{LABEL}.stand-in"
 
 NAMESPACE: Final = "groundwork-testbed"
 NETWORK: Final = "groundwork-testbed"

@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
-from . import pgvector, pgvector17, python, redis
+from . import mongo, pgvector, pgvector17, python, redis
 from .model import StandIn
 
 STANDINS: dict[str, StandIn] = {
     standin.name: standin
-    for standin in (pgvector.PG16, pgvector17.PG17, python.PYTHON_311, python.PYTHON_313, redis.REDIS_7)
+    for standin in (mongo.MONGO_82, pgvector.PG16, pgvector17.PG17, python.PYTHON_311, python.PYTHON_313, redis.REDIS_7)
 }

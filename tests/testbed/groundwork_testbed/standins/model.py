@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..constants import LABEL, NAMESPACE, NETWORK, RECIPE_LABEL
+from ..constants import LABEL, NAMESPACE, NETWORK, RECIPE_LABEL, STANDIN_LABEL
 from ..engine import docker, own_images
 from ..machine import step
 from ..recipe import content_hash
@@ -39,13 +39,19 @@ class StandIn:
     inputs: str = ""
     prepare: Callable[[Path, State], None] = field(default=nothing, compare=False)
 
+    @property
+    def lines(self) -> str:
+        """The lines after FROM, with the label by which whoever looks at the image learns what it is."""
+        told = f"In place of {self.name}, and NOT the official image. See tests/testbed/README.md."
+        return f'{self.dockerfile}LABEL {STANDIN_LABEL}="{told}"\n'
+
     def recipe(self, settings: Settings) -> str:
         """Return the content hash."""
         return content_hash(
             {
                 "name": self.name,
                 "base": base_rootfs(self.base).recipe(settings),
-                "dockerfile": self.dockerfile,
+                "dockerfile": self.lines,
                 "inputs": self.inputs,
                 **{f"file {name}": (FILES / name).read_bytes() for name in self.files},
             }
@@ -73,7 +79,7 @@ def ensure_standin(standin: StandIn, state: State, settings: Settings) -> str:
                 target.write_bytes((FILES / file).read_bytes())
                 target.chmod(0o755 if file.endswith(".sh") else 0o644)
             standin.prepare(folder, state)
-            (folder / "Dockerfile").write_text(f"FROM {base}\n{standin.dockerfile}", encoding="utf-8")
+            (folder / "Dockerfile").write_text(f"FROM {base}\n{standin.lines}", encoding="utf-8")
             docker(
                 "build",
                 "-q",
