@@ -27,6 +27,8 @@ from support.scenario import Playbook, connect, copy_source
 collection.install()
 
 SCENARIO = ROOT / "molecule" / "deploy"
+# A release that is refused gets to no other host, so that one is enough to see it.
+ONE = ("--limit", "deploy-one,deploy-proxy")
 ADDRESSES = {"deploy-one": "198.18.0.103", "deploy-two": "198.18.0.104", "deploy-proxy": "198.18.0.105"}
 
 
@@ -98,10 +100,12 @@ class Fleet:
         """Wait until a file is on the first host."""
         self.one.check_output("sudo timeout %s sh -c %s", str(seconds), f"until test -e {path}; do sleep 0.1; done")
 
-    def stop_at_hook(self, playbook: Playbook, hook: str, number: signal.Signals, **variables: Any) -> None:
+    def stop_at_hook(
+        self, playbook: Playbook, hook: str, number: signal.Signals, *arguments: str, **variables: Any
+    ) -> None:
         """Start a deploy, and end ansible-playbook with a signal while it is at a hook on the first host."""
         mark = "/run/at-hook"
-        deploy = playbook.start("deploy", app_hooks={hook: [f"sh -c 'touch {mark}; sleep 5'"]}, **variables)
+        deploy = playbook.start("deploy", *arguments, app_hooks={hook: [f"sh -c 'touch {mark}; sleep 5'"]}, **variables)
         try:
             self.wait_for(mark)
         finally:

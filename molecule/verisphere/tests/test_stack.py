@@ -93,17 +93,9 @@ def test_docker_rotates_logs_and_keeps_containers_running(host: Host) -> None:
     assert options["Config"]["max-size"] == "10m"
 
 
-def test_a_second_deploy_changes_nothing_and_touches_no_container(host: Host, playbook: Playbook) -> None:
+def test_check_mode_on_the_converged_host_reports_no_change(host: Host, playbook: Playbook) -> None:
     before = fingerprint(host)
-    run = playbook("deploy")
-    assert (run.rc, run.changed) == (0, 0), run.output
-    assert fingerprint(host) == before
-
-
-@pytest.mark.parametrize("name", ["site", "deploy"])
-def test_check_mode_on_the_converged_host_reports_no_change(host: Host, playbook: Playbook, name: str) -> None:
-    before = fingerprint(host)
-    run = playbook(name, "--check", "--diff")
+    run = playbook("site", "--check", "--diff")
     assert (run.rc, run.changed) == (0, 0), run.output
     assert fingerprint(host) == before
 
