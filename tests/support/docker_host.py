@@ -20,6 +20,8 @@ from typing import Any, TextIO
 
 import pytest
 
+from support import ansible_runs
+
 _PLAYBOOK = """
 - hosts: {name}
   gather_facts: false
@@ -158,30 +160,41 @@ class DockerHost:
         self, name: str, arguments: Mapping[str, Any], *, check: bool = False, diff: bool = True, become: bool = True
     ) -> subprocess.Popen[str]:
         """Start a module on the host through Ansible and return the process of ansible-playbook."""
+        argv = self._play(name, arguments, check, diff, become)
+        return subprocess.Popen(
+            argv, cwd=self.root, env=self._env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def _play(self, name: str, arguments: Mapping[str, Any], check: bool, diff: bool, become: bool) -> list[str]:
+        """The argv of a run of one module."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         play = _PLAYBOOK.format(name=self.name, become=json.dumps(become), module=f"groundwork.backend.{name}")
         (folder / "play.yml").write_text(play)
         (folder / "arguments.json").write_text(json.dumps({"arguments": arguments}))
-        argv = [
+        return [
             str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(self.inventory),
             str(folder / "play.yml"), "--extra-vars", f"@{folder / 'arguments.json'}",
             *(["--check"] if check else []), *(["--diff"] if diff else []),
         ]  # fmt: skip
-        env = {
+
+    @property
+    def _env(self) -> dict[str, str]:
+        return {
             **os.environ,
             "ANSIBLE_CONFIG": str(self.root / "ansible.cfg"),
             "ANSIBLE_COLLECTIONS_PATH": str(self.root / "build" / "collections"),
             "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
             "ANSIBLE_INJECT_INVOCATION": "false",
         }
-        return subprocess.Popen(argv, cwd=self.root, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def finish(self, process: subprocess.Popen[str]) -> dict[str, Any]:
         """The result of a module that was started; result["failed"] tells of an error.
 
         "_printed" holds all that Ansible printed, for canary tests.
         """
-        out, err = process.communicate(timeout=300)
+        return self._result(*process.communicate(timeout=300))
+
+    def _result(self, out: str, err: str) -> dict[str, Any]:
         assert "Traceback" not in out + err, out + err
         try:
             told = json.loads(out)
@@ -195,4 +208,6 @@ class DockerHost:
         self, name: str, arguments: Mapping[str, Any], *, check: bool = False, diff: bool = True, become: bool = True
     ) -> dict[str, Any]:
         """Run a module on the host to its end and return its result."""
-        return self.finish(self.start_module(name, arguments, check=check, diff=diff, become=become))
+        argv = self._play(name, arguments, check, diff, become)
+        ended = ansible_runs.run(argv, folder=self.root, env=self._env)
+        return self._result(ended.out, ended.err)

@@ -55,9 +55,12 @@ _AT_START = re.compile(r"PYTHON|LD_|LC_|LANG|TZ$|OPENSSL_|SSL_|TMPDIR$")
 
 
 class Parent:
-    """A process that has run *prepare* and forks; each fork runs *then*, with its argument as sys.argv[2]."""
+    """A process that has run *prepare* and forks; each fork runs *then*, with its argument as sys.argv[2].
 
-    def __init__(self, prepare: str, first: str, then: str) -> None:
+    env is what *prepare* runs with; None: the environment of this process.
+    """
+
+    def __init__(self, prepare: str, first: str, then: str, env: Mapping[str, str] | None = None) -> None:
         self._lock = threading.Lock()
         self._asks, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -66,6 +69,7 @@ class Parent:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
+                env=env,
             )
         atexit.register(self._end)
 
@@ -73,13 +77,15 @@ class Parent:
         self._asks.close()
         self._process.wait()
 
-    def run(self, argument: str, *, env: Mapping[str, str], stdin: str, seconds: float) -> tuple[str, str]:
-        """Fork one, wait until it has ended, and return what it printed to stdout and stderr."""
+    def run(
+        self, argument: str, *, env: Mapping[str, str], stdin: str, seconds: float, folder: Path | None = None
+    ) -> tuple[str, str]:
+        """Fork one in a folder (or the current one), wait until it has ended, and return its stdout and stderr."""
         (reads, write), *outputs = pipes = [os.pipe() for _ in range(3)]
         theirs = [reads, *(end for _, end in outputs)]
         umask = re.search(r"^Umask:\s*(\d+)", Path("/proc/self/status").read_text(), re.MULTILINE)
         assert umask, pipes
-        told = {"argument": argument, "folder": str(Path.cwd()), "umask": int(umask[1], 8), "env": dict(env)}
+        told = {"argument": argument, "folder": str(folder or Path.cwd()), "umask": int(umask[1], 8), "env": dict(env)}
         with self._lock:
             try:
                 socket.send_fds(self._asks, [json.dumps(told).encode()], theirs)
@@ -129,6 +135,6 @@ def _read(fds: list[int], deadline: float) -> list[str]:
 
 
 @functools.cache
-def parent(prepare: str, first: str, *, then: str) -> Parent:
-    """The one of this process for these texts."""
-    return Parent(prepare, first, then)
+def parent(prepare: str, first: str, *, then: str, env: tuple[tuple[str, str], ...] | None = None) -> Parent:
+    """The one of this process for these texts and, as pairs, this environment."""
+    return Parent(prepare, first, then, None if env is None else dict(env))

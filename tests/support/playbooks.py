@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from support import ansible_runs
 from support.collection import COLLECTIONS, ROOT
 
 
@@ -41,26 +42,34 @@ class Playbooks:
         self, tasks: Sequence[Mapping[str, Any]], *arguments: str, stdout: int = subprocess.PIPE
     ) -> subprocess.Popen[str]:
         """Start ansible-playbook with these tasks, as a process group of its own."""
-        number = len(list(self.folder.glob("*.play.json")))
-        playbook, inventory = self.folder / f"{number}.play.json", self.folder / "inventory.json"
-        playbook.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": list(tasks)}]))
-        local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-        inventory.write_text(json.dumps({"all": {"hosts": dict.fromkeys(self.hosts, local)}}))
         return subprocess.Popen(
-            [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(inventory), str(playbook), *arguments],
+            self._argv(tasks, arguments),
             stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
             cwd=self.folder,
             start_new_session=True,
-            env={
-                **os.environ,
-                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-                "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
-                "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
-                **self.env,
-            },
+            env=self._env,
         )
+
+    def _argv(self, tasks: Sequence[Mapping[str, Any]], arguments: Sequence[str]) -> list[str]:
+        number = len(list(self.folder.glob("*.play.json")))
+        playbook, inventory = self.folder / f"{number}.play.json", self.folder / "inventory.json"
+        playbook.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": list(tasks)}]))
+        local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+        inventory.write_text(json.dumps({"all": {"hosts": dict.fromkeys(self.hosts, local)}}))
+        program = str(Path(sys.executable).with_name("ansible-playbook"))
+        return [program, "-i", str(inventory), str(playbook), *arguments]
+
+    @property
+    def _env(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
+            "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
+            **self.env,
+        }
 
     def finish(self, process: subprocess.Popen[str]) -> Played:
         """Wait for the end of a run."""
@@ -79,4 +88,5 @@ class Playbooks:
 
     def __call__(self, tasks: Sequence[Mapping[str, Any]], *arguments: str) -> Played:
         """Run ansible-playbook with these tasks to its end."""
-        return self.finish(self.start(tasks, *arguments))
+        ended = ansible_runs.run(self._argv(tasks, arguments), folder=self.folder, env=self._env)
+        return self.played(ended.rc, ended.out, ended.err)

@@ -16,6 +16,7 @@ from typing import Any
 import testinfra
 from testinfra.host import Host
 
+from support import ansible_runs
 from support.collection import ROOT
 
 KEYS = ROOT / "build" / "testbed" / "ssh"
@@ -76,15 +77,9 @@ class Playbook:
 
     def __call__(self, name: str, *arguments: str, inventory: Path | None = None, **variables: Any) -> Run:
         """Run to the end."""
-        done = subprocess.run(
-            self.command(name, *arguments, inventory=inventory, **variables),
-            cwd=ROOT,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return Run(done.returncode, done.stdout + done.stderr)
+        command = self.command(name, *arguments, inventory=inventory, **variables)
+        ended = ansible_runs.run(command, folder=ROOT, env=environment())
+        return Run(ended.rc, ended.out + ended.err)
 
 
 def environment() -> Mapping[str, str]:
