@@ -15,11 +15,12 @@ export PATH := $(BIN):$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build/collections
 
-.PHONY: help setup demo demo-down test lint unit integration molecule bench interop docs testbed-up testbed-down clean
+.PHONY: help setup demo demo-down test test-all lint unit integration molecule bench interop docs testbed-up testbed-down clean
 
 help:
 	@echo "make demo [STACK=innovaplus]           bare Debian 13 host -> running, backed-up example stack, in the test bed"
 	@echo "make test          lint, unit, integration and Molecule tests"
+	@echo "make test-all      the same with those that are marked as slow"
 	@echo "make lint|unit|integration|molecule    one part of them"
 	@echo "make bench [ONLY=skeleton]             measurements"
 	@echo "make interop       dumps and restores beside MongoDB's own mongodump and mongorestore, where they are on PATH"
@@ -48,6 +49,11 @@ demo-down:
 	@python3 tests/testbed host stop demo
 
 test: setup
+	@python3 tests/run.py lint unit integration molecule
+
+# With what make test leaves out because it takes long.
+test-all: export PYTEST_ADDOPTS := -m "slow or not slow"
+test-all: setup
 	@python3 tests/run.py lint unit integration molecule
 
 lint unit integration molecule: setup

@@ -183,6 +183,7 @@ def test_the_first_deploy_migrates_before_it_starts_the_service(stack: Stack) ->
     assert (migration["version"], migration["name"]) == ("rfirst", "change rfirst")
 
 
+@pytest.mark.slow
 def test_a_second_deploy_changes_nothing(stack: Stack, tmp_path: Path) -> None:
     before = stack.containers()
     run = stack.deploy(tmp_path, stack.source)

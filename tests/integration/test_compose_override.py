@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import pytest
 from support.rolling import IMAGE, SERVICE, Rolling, web
 
 
@@ -81,6 +82,7 @@ def test_no_value_of_the_environment_is_shown(stack: Rolling) -> None:
     assert "canary-override-1" not in stack.host.sh(f"cat {stack.folder('r1')}/override.yml")
 
 
+@pytest.mark.slow
 def test_a_service_is_recreated_when_only_a_file_changed_that_it_mounts(stack: Rolling) -> None:
     """And it is left alone when nothing did, and when it wrote into its mounts itself."""
     stack.services = {}

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from support.rolling import PORT, SERVICE, Rolling, web
 
 # Prints how many requests wrk made, and how many of them failed.
@@ -86,6 +87,7 @@ def test_a_plain_compose_container_is_an_old_replica(stack: Rolling) -> None:
     assert list(stack.running()) == ["shop-web-2"]
 
 
+@pytest.mark.slow
 def test_new_replicas_have_anonymous_volumes_of_their_own(stack: Rolling) -> None:
     """And those of the old ones go with them, so that deploys do not fill the disk."""
     volumes = []
@@ -167,6 +169,7 @@ def test_configs_and_secrets_of_the_release(stack: Rolling) -> None:
     assert "canary-secret-9" not in result["_printed"]
 
 
+@pytest.mark.slow
 def test_a_reboot_keeps_the_ports(stack: Rolling) -> None:
     """Of two sets of replicas, so that what the proxy knows is still right."""
     for release in ("r1", "r2"):

@@ -42,6 +42,7 @@ def test_killed_while_new_replicas_start(stack: Rolling, state: str) -> None:
     assert len(stack.running()) == 2
 
 
+@pytest.mark.slow
 def test_leftovers_that_never_started_are_replaced(stack: Rolling) -> None:
     """As a kill between the creation and the start of containers leaves them, with a stopped one of the old release."""
     stack.release("r1", {"web": web(2)})
@@ -62,6 +63,7 @@ def test_leftovers_that_never_started_are_replaced(stack: Rolling) -> None:
     assert roll(stack) == {"r2 running"}
 
 
+@pytest.mark.slow
 def test_one_replica_is_missing(stack: Rolling) -> None:
     """Only that one is started, on the port that is free."""
     stack.release("r2", {"web": web(2)})
@@ -97,6 +99,7 @@ def test_ended_by_a_signal_it_takes_the_new_ones_away(stack: Rolling) -> None:
     assert stack.running() == {"shop-web-1": "r1 running"}
 
 
+@pytest.mark.slow
 def test_a_container_that_needs_time_finishes_its_work(stack: Rolling) -> None:
     """With the signal that it asked for, however long it takes within its grace period."""
     stack.release("r1", {"web": web(environment={"STOP_SECONDS": "3"}, stop_grace_period="60s", stop_signal="SIGUSR1")})
@@ -108,6 +111,7 @@ def test_a_container_that_needs_time_finishes_its_work(stack: Rolling) -> None:
     assert stack.running() == {"shop-web-2": "r2 running"}
 
 
+@pytest.mark.slow
 def test_a_container_that_ignores_the_signal_is_killed(stack: Rolling) -> None:
     """After the grace period, and those that end by themselves are not waited for one after the other."""
     stack.release("r1", {"web": web(environment={"IGNORE_TERM": "1"}, stop_grace_period="2s")})

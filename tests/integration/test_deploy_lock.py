@@ -143,6 +143,7 @@ def test_of_eight_runs_one_takes_the_lock_and_the_others_name_it(play: Playbooks
             assert played.result("take")["holder"]["pid"] == winners[0]
 
 
+@pytest.mark.slow
 def test_eight_runs_that_wait_work_one_after_the_other(play: Playbooks, tmp_path: Path) -> None:
     inside = tmp_path / "inside"
     alone = {

@@ -347,8 +347,12 @@ def peak_mebibytes(process: subprocess.Popen[str]) -> float:
 
 @pytest.mark.parametrize(
     "chosen",
-    [{}, {**DIRECTORY, "compression": "none"}, {"format": "plain"}, {"format": "plain", "compression": "gzip:1"}],
-    ids=["custom", "directory", "plain", "plain-gzip"],
+    [
+        pytest.param({}, id="custom"),
+        pytest.param({**DIRECTORY, "compression": "none"}, id="directory", marks=pytest.mark.slow),
+        pytest.param({"format": "plain"}, id="plain", marks=pytest.mark.slow),
+        pytest.param({"format": "plain", "compression": "gzip:1"}, id="plain-gzip"),
+    ],
 )
 def test_memory_stays_flat(
     module: ModuleRunner, postgres16: PostgresServer, large: str, tmp_path: Path, chosen: dict[str, Any]

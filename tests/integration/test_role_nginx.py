@@ -376,6 +376,7 @@ def test_a_list_of_users_stays_as_long_as_a_site_that_is_served_names_it(edge: E
     assert edge.host.sh("ls /etc/nginx/groundwork-users/edge").split() == ["team"]
 
 
+@pytest.mark.slow
 def test_a_modern_site_of_another_stack_leaves_tls_12_to_the_rest(edge: Edge) -> None:
     aside = MODERN | {"server_names": ["modern.test"], "default": True}
     edge.good(APP)

@@ -73,7 +73,13 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES.keys())
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        pytest.param(mistake, id=name, marks=[] if name == "crash loop" else pytest.mark.slow)
+        for name, mistake in MISTAKES.items()
+    ],
+)
 def test_a_release_that_is_not_healthy_never_serves(
     fleet: Fleet, release: str, playbook: Playbook, source: Path, mistake: tuple[str, str, list[str]]
 ) -> None:
@@ -88,6 +94,7 @@ def test_a_release_that_is_not_healthy_never_serves(
     fleet.clean(release)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_while_building_is_named(
     fleet: Fleet, release: str, playbook: Playbook, source: Path
 ) -> None:
@@ -130,13 +137,16 @@ def test_a_host_that_is_lost_in_the_middle_brings_the_others_back(
     fleet.clean(unchanged)
 
 
-STOPS = [
-    ("before_migrate", signal.SIGKILL),
-    ("before_switch", signal.SIGINT),
-]
-
-
-@pytest.mark.parametrize("stop", STOPS, ids=[f"{number.name} at {hook}" for hook, number in STOPS])
+@pytest.mark.parametrize(
+    "stop",
+    [
+        pytest.param((hook, number), id=f"{number.name} at {hook}", marks=marks)
+        for hook, number, marks in (
+            ("before_migrate", signal.SIGKILL, []),
+            ("before_switch", signal.SIGINT, pytest.mark.slow),
+        )
+    ],
+)
 def test_a_controller_that_is_stopped_in_the_middle_is_cleaned_up_after_by_the_next_run(
     fleet: Fleet, own: str, playbook: Playbook, source: Path, stop: tuple[str, signal.Signals]
 ) -> None:
@@ -271,6 +281,7 @@ ADMIN = """
 SERVE = '[uvicorn, "app:app", --host, 0.0.0.0, --port, "8000"]'
 
 
+@pytest.mark.slow
 def test_a_recreated_web_service_beside_a_rolled_one_fails_with_it_and_comes_back(
     fleet: Fleet, release: str, playbook: Playbook, source: Path
 ) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from conftest import Fleet
 from support.load import Load
 from support.scenario import Playbook
@@ -95,6 +96,7 @@ def test_old_releases_go_with_their_images_and_the_rest_stays(
     fleet.one.check_output("sudo docker rmi relay-other/web:kept")
 
 
+@pytest.mark.slow
 def test_a_rollback_that_one_host_has_made_already_is_ended_by_name_and_one_that_was_cut_off_without(
     fleet: Fleet, release: str, playbook: Playbook, greeting: str
 ) -> None:

@@ -78,7 +78,13 @@ SECOND_TRIES = {
 }
 
 
-@pytest.mark.parametrize("second", SECOND_TRIES.values(), ids=SECOND_TRIES.keys())
+@pytest.mark.parametrize(
+    "second",
+    [
+        pytest.param(second, id=name, marks=[] if "app_hooks" in second else pytest.mark.slow)
+        for name, second in SECOND_TRIES.items()
+    ],
+)
 def test_after_a_run_that_was_killed_between_switch_and_gate_a_second_one_that_fails_goes_back(
     fleet: Fleet, release: str, playbook: Playbook, source: Path, second: dict[str, object]
 ) -> None:
@@ -103,6 +109,7 @@ def test_after_a_run_that_was_killed_between_switch_and_gate_a_second_one_that_f
     fleet.clean(release)
 
 
+@pytest.mark.slow
 def test_what_belongs_to_another_stack_on_the_proxy_stays(
     fleet: Fleet, release: str, playbook: Playbook, greeting: str, tmp_path: Path
 ) -> None:

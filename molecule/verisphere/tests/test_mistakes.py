@@ -95,6 +95,7 @@ def test_another_distribution_is_refused(host: Host, playbook: Playbook) -> None
     assert fingerprint(host) == before
 
 
+@pytest.mark.slow
 def test_debians_own_packages_are_refused_on_debian_12(playbook: Playbook, tmp_path: Path) -> None:
     address, testbed = "198.18.0.102", str(ROOT / "tests" / "testbed")
     subprocess.run(

@@ -161,6 +161,7 @@ def test_a_backup_in_check_mode_writes_nothing(host: Host, playbook: Playbook) -
     assert fingerprint(host) == before
 
 
+@pytest.mark.slow
 def test_a_failed_backup_leaves_no_set(host: Host, playbook: Playbook) -> None:
     with host.sudo():
         before = sorted(host.file("/var/backups/verisphere").listdir())
@@ -187,6 +188,7 @@ def test_status_shows_services_health_schema_and_backup(host: Host, playbook: Pl
     assert fingerprint(host) == before
 
 
+@pytest.mark.slow
 def test_two_deploys_at_once_with_nothing_new_do_not_harm_each_other(host: Host, playbook: Playbook) -> None:
     with ThreadPoolExecutor(2) as pool:
         runs = list(pool.map(lambda _: playbook("deploy"), range(2)))
