@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from conftest import Stack
 
 
@@ -45,6 +46,7 @@ def test_a_drill_of_a_damaged_set_fails_loudly(stack: Stack, good_set: str) -> N
     assert scratch(stack) == []
 
 
+@pytest.mark.slow
 def test_a_drill_of_a_set_that_lost_rows_fails_loudly(stack: Stack, good_set: str) -> None:
     [component] = stack.manifest(good_set)["components"]
     counts = {**component["counts"], "public.notes": component["counts"]["public.notes"] + 1}

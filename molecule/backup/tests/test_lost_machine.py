@@ -32,6 +32,7 @@ def successor() -> Iterator[None]:
     subprocess.run([*TESTBED, "stop", "backup-two"], check=True, capture_output=True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("successor")
 def test_the_guide_brings_the_stack_back_on_another_machine(stack: Stack, good_set: str, tmp_path: Path) -> None:
     """The release is newer than the set by then: what the set lacks of the schema is migrated."""

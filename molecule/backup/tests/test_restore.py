@@ -54,6 +54,7 @@ def test_destroyed_data_comes_back_with_equal_counts(stack: Stack, good_set: str
     stack.picture()
 
 
+@pytest.mark.slow
 def test_what_a_restore_that_was_cut_off_has_paused_runs_after_the_next(stack: Stack, good_set: str) -> None:
     stack.sql("DELETE FROM notes")
     stack.host.check_output("sudo docker stop notes-worker-1")
@@ -69,6 +70,7 @@ def test_what_a_restore_that_was_cut_off_has_paused_runs_after_the_next(stack: S
     assert "notes-worker-1" in picture["running"]
 
 
+@pytest.mark.slow
 def test_restoring_again_can_drop_what_was_live_before(stack: Stack, good_set: str) -> None:
     stack.sql("DELETE FROM notes WHERE id % 2 = 0")
     run = stack.restore(good_set, backup_previous="drop")

@@ -245,6 +245,7 @@ def test_maintenance_answers_503_and_lets_health_checks_through(fleet: Fleet, re
     assert fleet.ask("/")["release"] == release
 
 
+@pytest.mark.slow
 def test_a_web_service_with_a_new_name_moves_together_with_its_site(
     fleet: Fleet, release: str, playbook: Playbook, source: Path
 ) -> None:

@@ -133,6 +133,7 @@ def stack(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
         assert back.rc == 0, back.output
 
 
+@pytest.mark.slow
 def test_a_rotation_that_fails_leaves_the_login_the_vault_and_the_services_as_they_were(stack: Stack) -> None:
     before, vault = stack.secrets(), stack.vault.read_bytes()
     user, password = before["vault_relay_user"], before["vault_relay_app_password"]
