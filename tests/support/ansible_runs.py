@@ -2,7 +2,7 @@
 # Copyright: groundwork.backend contributors
 """ansible-playbook, run to its end as a fork of a process that has imported Ansible already.
 
-A run of its own spends much of its time on importing Ansible, and on packing modules for the hosts once more. A fork
+A run of its own imports Ansible, and packs modules for the hosts, each time once more. A fork
 has the first behind it, and finds packed modules of earlier forks in Ansible's own cache, which lies in the temporary
 folder of the process and is used by whatever runs in it. All else is the program as users have it.
 """

@@ -34,7 +34,7 @@ end
 """
 
 
-# Without a pause between its requests each connection would take half a core of the machine that the hosts share.
+# Without a pause between requests the clients would take what they can of the machine that the hosts share.
 PACED = "function delay() return 20 end\n"
 
 
