@@ -49,8 +49,11 @@ _FIXES = {
 }
 
 
-def mongo_options() -> dict[str, Any]:
-    """The options for a login, as arguments of AnsibleModule; documented in the fragment groundwork.backend._mongo."""
+def mongo_options(own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A module's own options with those for a login, as arguments of AnsibleModule.
+
+    The login's are documented in the fragment groundwork.backend._mongo.
+    """
     return {
         "argument_spec": {
             "login_host": {"type": "str"},
@@ -62,6 +65,7 @@ def mongo_options() -> dict[str, Any]:
             "ca_cert": {"type": "path"},
             "client_cert": {"type": "path"},
             "login_uri": {"type": "str", "no_log": True},
+            **(own or {}),
         },
         "mutually_exclusive": [["login_uri", option] for option in _IN_PLACE_OF_URI],
         "required_together": [["login_user", "login_password"]],

@@ -325,26 +325,23 @@ def tell_unmovable(context: Context, dumper: Dumper | ProgramDumper) -> None:
 
 def main() -> None:
     """Run the module."""
-    login = mongo_options()
     run_module(
         execute,
-        argument_spec={
-            **login["argument_spec"],
-            "database": {"type": "str", "required": True},
-            "dest": {"type": "path", "required": True},
-            "name": {"type": "str"},
-            "engine": {"type": "str", "default": "auto", "choices": ["auto", "driver", "mongodump"]},
-            "container": {"type": "str"},
-            "gzip": {"type": "bool", "default": True},
-            "jobs": {"type": "int", "default": 4},
-            "snapshot": {"type": "str", "default": "auto", "choices": ["auto", "required", "never"]},
-            "users": {"type": "bool", "default": False},
-            "allow_empty": {"type": "bool", "default": False},
-            "progress_file": {"type": "path"},
-        },
-        mutually_exclusive=login["mutually_exclusive"],
-        required_together=login["required_together"],
-        required_by=login["required_by"],
+        **mongo_options(
+            {
+                "database": {"type": "str", "required": True},
+                "dest": {"type": "path", "required": True},
+                "name": {"type": "str"},
+                "engine": {"type": "str", "default": "auto", "choices": ["auto", "driver", "mongodump"]},
+                "container": {"type": "str"},
+                "gzip": {"type": "bool", "default": True},
+                "jobs": {"type": "int", "default": 4},
+                "snapshot": {"type": "str", "default": "auto", "choices": ["auto", "required", "never"]},
+                "users": {"type": "bool", "default": False},
+                "allow_empty": {"type": "bool", "default": False},
+                "progress_file": {"type": "path"},
+            }
+        ),
         supports_check_mode=True,
     )
 

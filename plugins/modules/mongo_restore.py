@@ -317,27 +317,24 @@ def _busy(component: str) -> GroundworkError:
 
 def main() -> None:
     """Run the module."""
-    login = mongo_options()
     run_module(
         execute,
-        argument_spec={
-            **login["argument_spec"],
-            "action": {"type": "str", "required": True, "choices": list(ACTIONS)},
-            "set_path": {"type": "path", "required": True},
-            "component": {"type": "str", "required": True},
-            "database": {"type": "str"},
-            "target": {"type": "str"},
-            "jobs": {"type": "int", "default": 4},
-            "force": {"type": "bool", "default": False},
-            "roles": {"type": "bool", "default": True},
-            "check_space": {"type": "bool", "default": True},
-            "before": {"type": "bool", "default": False},
-            "keep_reverted": {"type": "bool", "default": False},
-            "progress_file": {"type": "path"},
-        },
-        mutually_exclusive=login["mutually_exclusive"],
-        required_together=login["required_together"],
-        required_by=login["required_by"],
+        **mongo_options(
+            {
+                "action": {"type": "str", "required": True, "choices": list(ACTIONS)},
+                "set_path": {"type": "path", "required": True},
+                "component": {"type": "str", "required": True},
+                "database": {"type": "str"},
+                "target": {"type": "str"},
+                "jobs": {"type": "int", "default": 4},
+                "force": {"type": "bool", "default": False},
+                "roles": {"type": "bool", "default": True},
+                "check_space": {"type": "bool", "default": True},
+                "before": {"type": "bool", "default": False},
+                "keep_reverted": {"type": "bool", "default": False},
+                "progress_file": {"type": "path"},
+            }
+        ),
         supports_check_mode=True,
     )
 

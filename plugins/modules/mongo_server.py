@@ -146,20 +146,17 @@ def _own_address(params: dict[str, Any]) -> str:
 
 def main() -> None:
     """Run the module."""
-    login = mongo_options()
     run_module(
         execute,
-        argument_spec={
-            **login["argument_spec"],
-            "login_password_before": {"type": "str", "no_log": True},
-            "replica_set": {"type": "str"},
-            "member": {"type": "str"},
-            "feature_compatibility_version": {"type": "str"},
-            "timeout": {"type": "float", "default": 60},
-        },
-        mutually_exclusive=login["mutually_exclusive"],
-        required_together=login["required_together"],
-        required_by=login["required_by"],
+        **mongo_options(
+            {
+                "login_password_before": {"type": "str", "no_log": True},
+                "replica_set": {"type": "str"},
+                "member": {"type": "str"},
+                "feature_compatibility_version": {"type": "str"},
+                "timeout": {"type": "float", "default": 60},
+            }
+        ),
         supports_check_mode=True,
     )
 

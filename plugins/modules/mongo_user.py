@@ -173,20 +173,17 @@ def _state(found: Found | None) -> str:
 
 def main() -> None:
     """Run the module."""
-    login = mongo_options()
     run_module(
         execute,
-        argument_spec={
-            **login["argument_spec"],
-            "name": {"type": "str", "required": True},
-            "database": {"type": "str", "required": True},
-            "password": {"type": "str", "no_log": True},
-            "roles": {"type": "list", "elements": "raw"},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-        },
-        mutually_exclusive=login["mutually_exclusive"],
-        required_together=login["required_together"],
-        required_by=login["required_by"],
+        **mongo_options(
+            {
+                "name": {"type": "str", "required": True},
+                "database": {"type": "str", "required": True},
+                "password": {"type": "str", "no_log": True},
+                "roles": {"type": "list", "elements": "raw"},
+                "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            }
+        ),
         supports_check_mode=True,
     )
 
