@@ -25,6 +25,7 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from support.mongo import APP, PASSWORD, MongoServer, run_server
 from support.postgres import free_port
+from support.services import answering
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "innovaplus"
 BACKEND = EXAMPLE / "INNOVAPLUS" / "INNOVA" / "backend"
@@ -89,22 +90,8 @@ def start(folder: Path, **env: str) -> tuple[subprocess.Popen[bytes], Path]:
 def run_service(folder: Path, **env: str) -> Iterator[Service]:
     port = free_port()
     process, log_path = start(folder, **{"PORT": str(port), "DRAIN_SECONDS": "0.1", **env})
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
-            service = Service(process, client, log_path)
-            deadline = time.monotonic() + 60
-            while True:
-                assert process.poll() is None, service.log
-                assert time.monotonic() < deadline, service.log
-                try:
-                    client.get("/openapi.json")
-                    break
-                except httpx.TransportError:
-                    time.sleep(0.1)
-            yield service
-    finally:
-        process.terminate()
-        process.wait(30)
+    with answering(process, port, "/openapi.json", log_path) as client:
+        yield Service(process, client, log_path)
 
 
 def uri(port: int, user: str = "app", password: str = PASSWORD, source: str = APP) -> str:

@@ -23,6 +23,7 @@ import httpx
 import psycopg
 import pytest
 from support.postgres import free_port
+from support.services import answering
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "verisphere"
 SOURCE = EXAMPLE / "services" / "semantic_dedupe" / "src"
@@ -141,22 +142,8 @@ def run_service(folder: Path, **env: str) -> Iterator[Service]:
             stdout=log,
             stderr=log,
         )
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
-            service = Service(process, client, log_path)
-            deadline = time.monotonic() + 60
-            while True:
-                assert process.poll() is None, service.log
-                assert time.monotonic() < deadline, service.log
-                try:
-                    client.get("/health")
-                    break
-                except httpx.TransportError:
-                    time.sleep(0.1)
-            yield service
-    finally:
-        process.terminate()
-        process.wait(30)
+    with answering(process, port, "/health", log_path) as client:
+        yield Service(process, client, log_path)
 
 
 @pytest.fixture(scope="module")
