@@ -25,6 +25,7 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from support.mongo import APP, PASSWORD, MongoServer, run_server
 from support.postgres import free_port
+from support.processes import wait_for
 from support.services import answering
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "innovaplus"
@@ -226,6 +227,8 @@ def test_metrics_are_those_of_all_workers(service: Service) -> None:
     for number in range(20):  # over connections of their own, which either worker can get
         address = f"{service.client.base_url}/ideas/{number:024x}"
         assert httpx.get(address, trust_env=False, headers={"Connection": "close"}).status_code == 404
+    # A worker counts a request when its answer has gone, so the client can ask before.
+    wait_for(lambda: counted() >= before + 20, lambda: f"{counted()} after {before} and 20 requests", seconds=10)
     assert counted() == before + 20
 
 
