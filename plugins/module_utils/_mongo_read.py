@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -79,7 +79,7 @@ def snapshot_time(server: Server, database: str, collection: str) -> Timestamp:
     return time
 
 
-def batches(server: Server, database: str, collection: str, at: Timestamp | None) -> Iterator[Batch]:
+def batches(server: Server, database: str, collection: str, at: Timestamp | None) -> Generator[Batch, None, None]:
     """All documents of a collection in their natural order; *at* is the moment to read at, None for now.
 
     Memory stays flat, whatever the documents are. Raises StateError and UnreachableError.

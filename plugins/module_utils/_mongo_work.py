@@ -5,12 +5,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError
 from ansible_collections.groundwork.backend.plugins.module_utils._progress import Progress
+
+T = TypeVar("T")
 
 MOST_JOBS = 64
 
@@ -24,6 +27,22 @@ def check_jobs(jobs: int) -> int:
     if not 1 <= jobs <= MOST_JOBS:
         raise InputError(f"jobs is {jobs}.", fix=f"Set it to a number from 1 to {MOST_JOBS}.")
     return jobs
+
+
+def read_ahead(source: Generator[T, None, None]) -> Iterator[T]:
+    """What *source* yields, fetching the next one while the caller uses this one; it is closed at the end.
+
+    Raises what *source* raises, after all that came before.
+    """
+    end = object()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            fetched = pool.submit(next, source, end)
+            while (found := fetched.result()) is not end:
+                fetched = pool.submit(next, source, end)
+                yield found  # type: ignore[misc]  # mypy does not narrow by a sentinel
+    finally:
+        source.close()
 
 
 @dataclass

@@ -30,7 +30,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._mongo_read imp
     sizes,
     snapshot_time,
 )
-from ansible_collections.groundwork.backend.plugins.module_utils._mongo_work import Work
+from ansible_collections.groundwork.backend.plugins.module_utils._mongo_work import Work, read_ahead
 from ansible_collections.groundwork.backend.plugins.module_utils._mongodump import (
     Job,
     cut_off,
@@ -169,7 +169,7 @@ class Dumper:
         count = 0
         with ArtifactWriter(folder / name) as writer:
             packed = DocumentWriter(writer, compressed=self.job.gzip)
-            for batch in batches(self.server, self.job.database, source, at):
+            for batch in read_ahead(batches(self.server, self.job.database, source, at)):
                 packed.write(batch.data)
                 count += batch.count
                 self.work.tell(definition.name, len(batch.data))
