@@ -16,6 +16,8 @@ from typing import Any
 from ansible_collections.groundwork.backend.plugins.module_utils._dotenv import to_text
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError
 
+#: What each unit gets from its release; an env file would override it.
+OWN_VARIABLES = frozenset({"APP_NAME", "APP_RELEASE"})
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-]*")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ENTRY = re.compile(r"""([A-Za-z_][A-Za-z0-9_]*)=(?:"((?:\\.|[^"\\])*)"|([^\n"]*))\n""", re.DOTALL)
@@ -25,7 +27,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 def render(values: Mapping[Any, object], variable: str = "app_env") -> str:
     """An env file with one NAME=value a line, in the order given.
 
-    Raises InputError for a name or a value that systemd would drop (the value is not shown).
+    Raises InputError for a name or a value that systemd would drop (the value is not shown), and for a name of ours.
     """
     if not isinstance(values, Mapping):
         raise InputError(f"{variable} is no mapping of variables.", fix="Give names with their values.")
@@ -42,6 +44,8 @@ def render(values: Mapping[Any, object], variable: str = "app_env") -> str:
                 f"{variable} has a variable named {name!r}.",
                 fix="Use letters, digits and underscores, not a digit first.",
             )
+        if name in OWN_VARIABLES:
+            raise InputError(f"{variable} sets {name}, which each unit gets from its release.", fix="Leave it out.")
         text = to_text(value)
         if _CONTROL.search(text):
             raise InputError(

@@ -12,6 +12,7 @@ from typing import Any
 
 from ansible_collections.groundwork.backend.plugins.module_utils._dotenv import to_text
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError
+from ansible_collections.groundwork.backend.plugins.module_utils._unit_env import OWN_VARIABLES
 
 TYPES = ("exec", "notify", "notify-reload", "simple")
 _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
@@ -267,6 +268,8 @@ def _misfits(unit: Unit) -> Iterator[str]:
     for name in unit.env:
         if not _VARIABLE.fullmatch(str(name)) or any(ord(letter) < 32 for letter in unit.env[name]):
             yield f"{where}.env has {name!r}: give names of letters, digits and underscores, and values of one line."
+        if name in OWN_VARIABLES:
+            yield f"{where}.env sets {name}, which each unit gets from its release: leave it out."
     if unit.listen.startswith("/") and not _PATH.fullmatch(unit.listen):
         yield f"app_web_services.{unit.key}.socket is {unit.listen!r}: give an absolute path."
 

@@ -75,6 +75,23 @@ def owned(app: str, folder: Path = ETC) -> dict[str, str]:
     return found
 
 
+def pending(app: str) -> frozenset[str]:
+    """Units of a stack that a run wanted to restart and did not come to. A reboot starts them, and forgets it."""
+    return frozenset(text_of(_pending(app)).split())
+
+
+def note_pending(app: str, names: Iterable[str]) -> None:
+    """Have the next run restart these, whatever becomes of this one; none for nothing."""
+    if text := " ".join(sorted(names)):
+        put(_pending(app), f"{text}\n")
+    else:
+        _pending(app).unlink(missing_ok=True)
+
+
+def _pending(app: str) -> Path:
+    return Path(f"/run/groundwork-units-{app}-pending")
+
+
 def put(path: Path, text: str, *, mode: int = 0o644, owner: str = "root", group: str = "root") -> None:
     """Write a file in one step; nobody sees it with another owner or mode. Raises InputError and StateError."""
     uid, gid = ids(owner, group)

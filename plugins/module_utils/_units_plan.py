@@ -50,6 +50,7 @@ class Found:
     env:     path of an env file -> content, uid, gid and mode; None when there is none.
     others:  units of the stack that the release does not have, name -> text.
     foreign: where systemd has a unit of the release's name from, when that is no file of ours.
+    pending: units that a run wanted to restart, and was killed before.
     """
 
     texts: Mapping[str, str]
@@ -58,6 +59,7 @@ class Found:
     env: Mapping[str, tuple[str, int, int, int] | None]
     others: Mapping[str, str]
     foreign: Mapping[str, str] = field(default_factory=dict)
+    pending: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,12 @@ def plan(release: Release, found: Found, owners: Mapping[str, tuple[int, int]]) 
     sockets = [
         unit.socket_name
         for unit in release.units
-        if unit.socket and (unit.socket_name in write or not _active(found, unit.socket_name))
+        if unit.socket and (unit.socket_name in {*write, *found.pending} or not _active(found, unit.socket_name))
     ]
     restart = [
         unit
         for unit in release.units
-        if unit.name in write
+        if unit.name in {*write, *found.pending}
         or unit.socket_name in sockets
         or unit.env_file.path in told_anew
         or not _active(found, unit.name)

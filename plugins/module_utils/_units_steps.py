@@ -54,8 +54,10 @@ def started(release: Release, *, timeout: float, ports: range, trials: bool, che
         host.verify(release.texts)
         if tried:
             Trial(release, tried, ports).run(timeout)
+        host.note_pending(release.place.app, [*planned.sockets, *(unit.name for unit in planned.restart)])
         _install(release, planned)
         _start(release, planned, timeout)
+        host.note_pending(release.place.app, ())
     if not check_mode:
         _require_well(release, timeout)
     return {
@@ -101,6 +103,7 @@ def look(release: Release) -> Found:
             for name in names
             if name not in here and (path := states[name]["FragmentPath"]) and Path(path).parent != host.ETC
         },
+        pending=host.pending(release.place.app),
     )
 
 
@@ -173,6 +176,8 @@ def retired(app: str, release: Release, *, check_mode: bool) -> dict[str, Any]:
 
 def absent(app: str, *, check_mode: bool) -> dict[str, Any]:
     """Stop and remove all units of the stack."""
+    if not check_mode:
+        host.note_pending(app, ())
     return _take_away(app, host.owned(app), set(), check_mode=check_mode)
 
 

@@ -303,6 +303,29 @@ def test_a_run_that_was_killed_in_a_trial_is_finished_by_the_next(shop: Shop) ->
     assert (shop.serves(), shop.trials()) == ("r2", "")
 
 
+def test_a_run_that_was_killed_before_the_restart_is_finished_by_the_next(shop: Shop) -> None:
+    units = {"web": {**UNITS["web"], "stop_timeout": 31}}
+    options = {
+        "app": "shop", "path": "/srv/shop", "release": "r1", "env_file": "/srv/shop/shared/r1/.env", "units": units,
+        "web_services": WEB, "trials": False,
+    }  # fmt: skip
+    started = shop.show("shop-web", "ExecMainPID")
+    generator = "/run/systemd/system-generators/slow"  # systemd reads its units anew when it has ended
+    shop.host.write(generator, "#!/bin/sh\nsleep 3\n")
+    shop.host.sh(f"chmod 755 {generator}")
+    process = shop.host.start_module("systemd_release", options)
+    written = "grep -q TimeoutStopSec=31s /etc/systemd/system/shop-web.service"
+    shop.host.sh(f"until {written}; do sleep 0.05; done; kill -9 $(pgrep -u root -x python3)")
+    process.communicate(timeout=120)
+    shop.host.sh(f"rm {generator}; systemctl daemon-reload")
+    assert shop.show("shop-web", "ExecMainPID") == started
+    assert shop.good("r1", units=units, check=True)["restarted"] == ["shop-web.service"]
+    assert shop.good("r1", units=units)["restarted"] == ["shop-web.service"]
+    assert shop.show("shop-web", "ExecMainPID") != started
+    assert not shop.good("r1", units=units)["changed"]
+    shop.good("r1")
+
+
 def test_another_address_is_taken_over(shop: Shop) -> None:
     path = "/run/shop/web.sock"
     moved = {"web": {"socket": path, "health": {"path": "/health", "release": "release"}}}

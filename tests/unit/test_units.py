@@ -206,6 +206,15 @@ def test_a_process_of_another_release_is_restarted() -> None:
     assert [one.key for one in plan(wanted, found, ROOT_OWNED).restart] == ["backend"]
 
 
+def test_what_a_killed_run_did_not_come_to_is_done() -> None:
+    wanted = release(unit(), unit("worker", web=False))
+    socket = "innovaplus-backend.socket"
+    planned = plan(wanted, replace(running(wanted), pending=frozenset({socket})), ROOT_OWNED)
+    assert ([one.key for one in planned.restart], planned.sockets) == (["backend"], [socket])
+    worker = replace(running(wanted), pending=frozenset({"innovaplus-worker.service", "gone.service"}))
+    assert [one.key for one in plan(wanted, worker, ROOT_OWNED).restart] == ["worker"]
+
+
 def test_changed_variables_restart_and_a_changed_mode_does_not() -> None:
     wanted = release(unit())
     other = {"/etc/innovaplus/backend.env": ("A=2\n", 0, 5, 0o640)}
@@ -319,6 +328,15 @@ def test_variables_are_written_as_systemd_reads_them() -> None:
     text = _unit_env.render(values)
     assert text.startswith('PLAIN=a:b/c=1\nQUOTED="a \\"b\\" \\$c \\`d\\` \\\\e"\n')
     assert _unit_env.values(text) == {**values, "NONE": "", "YES": "true"}
+
+
+@pytest.mark.parametrize("name", ["APP_NAME", "APP_RELEASE"])
+def test_what_a_unit_gets_from_its_release_cannot_be_overridden(name: str) -> None:
+    with pytest.raises(InputError, match=f"app_env sets {name}, which each unit gets from its release"):
+        _unit_env.render({"PORT": "8000", name: "x"})
+    units = {"backend": {"exec": "x", "env": {name: "x"}}}
+    with pytest.raises(InputError, match=f"app_units.backend.env sets {name}, which each unit gets from its release"):
+        unit_command({**STACK_SETTINGS, "units": units}, "backend", ["x"], "a", "/s")
 
 
 @pytest.mark.parametrize("value", ["a\x00b", "bell\x07", "return\r"])
