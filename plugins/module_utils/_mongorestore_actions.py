@@ -14,6 +14,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._mongo_names im
 from ansible_collections.groundwork.backend.plugins.module_utils._mongo_read import drop, kinds
 from ansible_collections.groundwork.backend.plugins.module_utils._mongo_work import Work
 from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_checks import (
+    age_warning,
     not_made_here,
     require_movable,
     require_others_whole,
@@ -181,6 +182,8 @@ def _stage(run: Run) -> None:
     if record is None:
         require_ours(place, force=run.params["force"])
     require_restorable(place, job.parts)
+    if old := age_warning(place, job.dump):
+        run.warn(old)
     _room(run)
     _roles(run)
     left = _leftovers(run, record)

@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
-from ansible_collections.groundwork.backend.plugins.module_utils._errors import StateError
+from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError, StateError
 from ansible_collections.groundwork.backend.plugins.module_utils._mongo_files import TIMESERIES, find_unmovable
 from ansible_collections.groundwork.backend.plugins.module_utils._mongo_names import RESTORE
 from ansible_collections.groundwork.backend.plugins.module_utils._mongo_read import kinds
-from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore import Part
+from ansible_collections.groundwork.backend.plugins.module_utils._mongo_version import series
+from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore import Dump, Part
 from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_place import (
     CUT_OFF,
     LIVE,
@@ -80,6 +82,18 @@ def require_movable(place: Place) -> None:
             f"MongoDB cannot rename {', '.join(held)} of {place.database!r}, a time series, so it cannot be set aside.",
             fix="Save it and drop it, or restore this set with mongorestore.",
         )
+
+
+def age_warning(place: Place, dump: Dump) -> str:
+    """What to say when the server is of an older series than the one that was dumped; empty when it is not."""
+    dumped = dump.component.facts.get("server_version")
+    with suppress(InputError):  # a version that says nothing
+        if isinstance(dumped, str) and series(place.server.version) < series(dumped):
+            return (
+                f"The backup is of MongoDB {dumped}, and this server is older ({place.server.version}): it may not "
+                "know an option or an index of the collections, and MongoDB does not support that way."
+            )
+    return ""
 
 
 def not_made_here(name: str) -> StateError:

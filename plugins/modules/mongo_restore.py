@@ -30,6 +30,7 @@ description:
   - M(groundwork.backend.mongo_dump) does not dump these collections.
   - The owner of the database (C(dbOwner)) has all the rights that are needed, but for O(target).
   - Users are not restored; C(mongorestore --restoreDbUsersAndRoles) reads them from the same folder.
+  - A server of an older series than the one that was dumped is warned of. What it does not take is a failure.
 extends_documentation_fragment:
   - groundwork.backend._mongo
   - groundwork.backend._attributes

@@ -366,6 +366,14 @@ def test_documents_that_are_not_those_that_were_counted(bench: Bench, tmp_path: 
     bench.refused("restore", "orders has 300 documents instead of 301", force=True)
 
 
+def test_a_server_that_is_older_than_the_dumped_one_is_warned_of(bench: Bench, tmp_path: Path) -> None:
+    assert not bench.run("stage", check=True).get("warnings")
+    bench.set_path = copied(bench.set_path, tmp_path)
+    retold(bench.set_path, lambda component: component.update(server_version="99.0.1"))
+    told = bench.run("stage", check=True)["warnings"]
+    assert "The backup is of MongoDB 99.0.1, and this server is older" in str(told)
+
+
 def _files(tmp_path: Path, **content: bytes) -> Path:
     folder = tmp_path / "files"
     shutil.rmtree(folder, ignore_errors=True)
