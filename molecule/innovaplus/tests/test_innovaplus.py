@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from support.load import Load
 from support.outside import six
 from support.scenario import KEYS, Playbook, current_release, environment
 
+JOURNAL = "/srv/innovaplus/restore.json"
 TEST_VARS = SCENARIO / "inventory" / "group_vars" / "all" / "20-test.yml"
 
 # --- service, settings --------------------------------------------------------------------------------------------
@@ -317,6 +319,27 @@ def test_what_was_destroyed_comes_back_with_counts_and_indexes(innova: Innova, p
     assert run.rc == 0, run.output
     assert innova.picture() == before
     assert (innova.health()["status"], innova.health()["mongo"]) == ("ok", "ok")
+
+
+def test_a_restart_of_the_host_within_a_restore_starts_nothing_that_writes(innova: Innova, playbook: Playbook) -> None:
+    before, units = innova.picture(), (UNIT, UNIT.replace(".service", ".socket"))
+    restore = playbook.start("restore", confirm="innovaplus", backup_set=innova.sets()[-1])
+    try:
+        stopped = f"sudo test -e {JOURNAL} && ! systemctl is-active --quiet {' '.join(units)}"
+        innova.server.check_output("timeout 120 sh -c %s", f"until {stopped}; do sleep 0.1; done")
+    finally:
+        os.killpg(restore.pid, signal.SIGKILL)
+        restore.communicate()
+    innova.reboot()
+    innova.connect()
+    innova.server.run("sudo systemctl is-system-running --wait")  # until nothing is left to be started
+    assert innova.picture() == before
+    states = innova.server.run("systemctl is-active %s %s", *units).stdout.split()
+    assert states == ["inactive", "inactive"]
+    undone = playbook("restore", restore_action="undo")
+    assert undone.rc == 0, undone.output
+    assert (innova.health()["status"], innova.picture()) == ("ok", before)
+    assert innova.server.check_output("systemctl is-enabled %s %s", *units).split() == ["enabled", "enabled"]
 
 
 # --- the host -----------------------------------------------------------------------------------------------------
