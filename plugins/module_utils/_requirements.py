@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError
 
-_INCLUDE = re.compile(r"(?:-r|-c|--requirement|--constraint)(?:\s+|=)(\S+)")
+_INCLUDE = re.compile(r"(?:-[rc]\s*=?\s*|--(?:requirement|constraint)(?:\s+|=))(\S+)")
 _HASH = re.compile(r"(?:^|\s)--hash[= ]")
-_EDITABLE = re.compile(r"-e\b|--editable\b|-f\b|--find-links\b")
+_EDITABLE = re.compile(r"-e|--editable\b|-f|--find-links\b")
 # pip takes a name with a slash for a path, too.
 _LOCAL = re.compile(r"(?:\S+\s*@\s*)?(?:file:|\.{0,2}/|\.(?:\s|\[|$))|(?!-)[^\s:;#]+/")
 _COMMENT = re.compile(r"(^|\s)#.*$", re.MULTILINE)

@@ -125,11 +125,11 @@ def secrets_of(containers: Iterable[Mapping[str, Any]]) -> set[str]:
 
 def secret_values(environment: Iterable[str]) -> set[str]:
     """What looks like a secret in NAME=value entries: by the variable's name, or a password in a URL."""
-    found = set()
+    found: set[str] = set()
     for entry in environment:
         name, _, value = entry.partition("=")
         if _SECRET_NAME.search(name):
-            found.add(value)
+            found.update((value, *value.splitlines()))  # a journal has them line by line
         found.add(_password(value))
     return {one for one in found if len(one) >= _SHORTEST_SECRET}
 

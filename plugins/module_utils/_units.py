@@ -222,7 +222,9 @@ def _problems(key: str, given: Any) -> Iterator[str]:
     for name, value in given.items():
         if name not in _KINDS:
             yield f"{where} has {name}, and can have {', '.join(sorted(_KINDS))}."
-        elif value is not None and not isinstance(value, _KINDS[name][0]):
+        elif value is not None and (
+            not isinstance(value, _KINDS[name][0]) or (_KINDS[name][0] is int and isinstance(value, bool))
+        ):
             yield f"{where}.{name} is {value!r}: give {_KINDS[name][1]}."
         elif name in ("exec", "reload") and isinstance(value, str) and "\n" in value.strip():
             yield f"{where}.{name} has a line break: write it on one line, or as a list of words."
@@ -263,6 +265,8 @@ def _misfits(unit: Unit) -> Iterator[str]:
         if not _PATH.fullmatch(str(path)) or ".." in str(path).split("/"):
             yield f"{where}.{what} is {path!r}: give an absolute path of letters, digits, ., _, - and /."
     yield from _hidden(where, unit)
+    if unit.stop_timeout < 1:  # systemd takes 0 for any time
+        yield f"{where}.stop_timeout is {unit.stop_timeout}: give a number of seconds from 1 on."
     if unit.type not in TYPES:
         yield f"{where}.type is {unit.type!r}, and can be {', '.join(TYPES)}."
     for name in unit.env:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import glob
 import grp
 import os
 import pwd
@@ -32,6 +33,7 @@ _PROPERTIES = (
     "FragmentPath",
 )  # fmt: skip
 _SECONDS = 30.0
+_RANDOM = 8  # letters that mkstemp adds
 _EXPOSURE = re.compile(r"Overall exposure level for \S+: ([0-9.]+) (\S+)")
 
 
@@ -58,10 +60,10 @@ def directory_of(pid: str) -> str:
 
 
 def text_of(path: Path) -> str:
-    """What stands in a file; empty when there is none. Raises StateError."""
+    """What stands in a file, whoever wrote it; empty when there is none. Raises StateError."""
     with os_errors(f"read {path}"):
         try:
-            return path.read_text()
+            return path.read_text(errors="replace")
         except FileNotFoundError:
             return ""
 
@@ -76,12 +78,12 @@ def owned(app: str, folder: Path = ETC) -> dict[str, str]:
 
 
 def pending(app: str) -> frozenset[str]:
-    """Units of a stack that a run wanted to restart and did not come to. A reboot starts them, and forgets it."""
+    """Units of a stack to restart, and env files to remove, that a run did not come to. A reboot forgets them."""
     return frozenset(text_of(_pending(app)).split())
 
 
 def note_pending(app: str, names: Iterable[str]) -> None:
-    """Have the next run restart these, whatever becomes of this one; none for nothing."""
+    """What the next run has to do, whatever becomes of this one; none for nothing."""
     if text := " ".join(sorted(names)):
         put(_pending(app), f"{text}\n")
     else:
@@ -97,6 +99,8 @@ def put(path: Path, text: str, *, mode: int = 0o644, owner: str = "root", group:
     uid, gid = ids(owner, group)
     with os_errors(f"write {path}"):
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{glob.escape(path.name)}.{'?' * _RANDOM}"):  # of a run that was killed
+            left.unlink()
         fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600 until it is whole
         try:
             with os.fdopen(fd, "w") as stream:
@@ -129,7 +133,7 @@ def attributes_of(path: Path) -> tuple[str, int, int, int] | None:
     with os_errors(f"read {path}"):
         try:
             status = path.stat()
-            return path.read_text(), status.st_uid, status.st_gid, status.st_mode & 0o7777
+            return path.read_text(errors="replace"), status.st_uid, status.st_gid, status.st_mode & 0o7777
         except FileNotFoundError:
             return None
 
@@ -180,14 +184,28 @@ def _written(folder: Path, texts: Mapping[str, str]) -> list[str]:
     return [str(folder / name) for name in texts]
 
 
-def take_away(names: Iterable[str], folder: Path = ETC, *, timeout: float = _SECONDS) -> None:
-    """Stop units, sockets first so that nobody starts a service again, and remove their files."""
+def stop(names: Iterable[str], *, timeout: float = _SECONDS) -> list[str]:
+    """Stop units, sockets first so that nobody starts a service again; their names in that order. Raises StateError."""
     ordered = sorted(names, key=lambda name: (not name.endswith(".socket"), name))
     if not ordered:
-        return
+        return []
     done = systemctl("stop", "--", *ordered, timeout=timeout, check=False)
     if left := [name for name, one in shown(ordered).items() if one["ActiveState"] not in ("inactive", "failed")]:
         raise StateError(f"Could not stop {', '.join(left)}: {last_lines(done.stderr, 3) or 'systemd says no more'}.")
+    return ordered
+
+
+def pause(names: Sequence[str], *, timeout: float) -> None:
+    """Stop units, and have no start of the host start them. Raises CommandError and StateError."""
+    systemctl("disable", "--", *names)
+    stop(names, timeout=timeout)
+
+
+def take_away(names: Iterable[str], folder: Path = ETC, *, timeout: float = _SECONDS) -> None:
+    """Stop units and remove their files. Raises StateError."""
+    ordered = stop(names, timeout=timeout)
+    if not ordered:
+        return
     if folder == ETC:
         systemctl("disable", "--", *ordered, check=False)
     for name in ordered:

@@ -50,7 +50,7 @@ class Found:
     env:     path of an env file -> content, uid, gid and mode; None when there is none.
     others:  units of the stack that the release does not have, name -> text.
     foreign: where systemd has a unit of the release's name from, when that is no file of ours.
-    pending: units that a run wanted to restart, and was killed before.
+    pending: units that a run wanted to restart, and env files that it wanted to remove, and was killed before.
     """
 
     texts: Mapping[str, str]
@@ -68,13 +68,14 @@ class Plan:
 
     write: Mapping[str, str]
     env: Sequence[EnvFile]
+    env_gone: Sequence[str]
     gone: Sequence[str]
     sockets: Sequence[str]
     restart: Sequence[Unit]
     enable: Sequence[str]
 
     def __bool__(self) -> bool:
-        return bool(self.write or self.env or self.gone or self.sockets or self.restart or self.enable)
+        return any((self.write, self.env, self.env_gone, self.gone, self.sockets, self.restart, self.enable))
 
 
 def plan(release: Release, found: Found, owners: Mapping[str, tuple[int, int]]) -> Plan:
@@ -103,10 +104,12 @@ def plan(release: Release, found: Found, owners: Mapping[str, tuple[int, int]]) 
         or not _active(found, unit.name)
         or not within(found.folders.get(unit.name, ""), release.place.directory)
     ]
+    gone = _in_the_way(release, found.others)
     return Plan(
         write=write,
         env=env,
-        gone=_in_the_way(release, found.others),
+        env_gone=_left_over(release, found, gone),
+        gone=gone,
         sockets=sockets,
         restart=restart,
         enable=[name for name in texts if found.states.get(name, {}).get("UnitFileState") not in _ENABLED],
@@ -142,6 +145,19 @@ def _in_the_way(release: Release, others: Mapping[str, str]) -> list[str]:
         elif taken:
             found.append(name)
     return found
+
+
+def _left_over(release: Release, found: Found, gone: Sequence[str]) -> list[str]:
+    """Env files that units had until now, and none has any more."""
+    kept = {path for name, text in found.others.items() if name not in gone for path in files.env_files_of(text)}
+    had = [*found.texts.values(), *(found.others.get(name, "") for name in gone)]
+    left = {path for text in had for path in files.env_files_of(text)}
+    return sorted((left | {name for name in found.pending if name.startswith("/")}) - release.env_files.keys() - kept)
+
+
+def is_paused(state: Mapping[str, str]) -> bool:
+    """Whether a unit neither runs nor would be started with the host."""
+    return state.get("ActiveState") in ("inactive", "failed") and state.get("UnitFileState") not in _ENABLED
 
 
 def within(folder: str, release: str) -> bool:

@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.groundwork.backend.plugins.module_utils import _units_host as host
-from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError, StateError
+from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError, StateError, os_errors
 from ansible_collections.groundwork.backend.plugins.module_utils._probe_kinds import plan as probes
 from ansible_collections.groundwork.backend.plugins.module_utils._unit_files import env_files_of
 from ansible_collections.groundwork.backend.plugins.module_utils._units import Unit
@@ -21,6 +21,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._units_plan imp
     Release,
     checks,
     endpoints,
+    is_paused,
     picture,
     plan,
     require_own,
@@ -28,6 +29,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._units_plan imp
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._units_trial import Trial, clean
 
+_PAUSE_SECONDS = 3600.0  # units have a grace period of their own
 _MARGIN = 15.0  # seconds that systemd may take beside those that a unit has to stop
 
 
@@ -54,9 +56,11 @@ def started(release: Release, *, timeout: float, ports: range, trials: bool, che
         host.verify(release.texts)
         if tried:
             Trial(release, tried, ports).run(timeout)
-        host.note_pending(release.place.app, [*planned.sockets, *(unit.name for unit in planned.restart)])
+        restarted = [*planned.sockets, *(unit.name for unit in planned.restart)]
+        host.note_pending(release.place.app, [*restarted, *planned.env_gone])
         _install(release, planned)
         _start(release, planned, timeout)
+        _forget(planned.env_gone)
         host.note_pending(release.place.app, ())
     if not check_mode:
         _require_well(release, timeout)
@@ -133,6 +137,13 @@ def _install(release: Release, planned: Plan) -> None:
         host.systemctl("enable", "--", *planned.enable)
 
 
+def _forget(paths: Iterable[str]) -> None:
+    """Remove env files."""
+    for path in paths:
+        with os_errors(f"remove {path}"):
+            Path(path).unlink(missing_ok=True)
+
+
 def _start(release: Release, planned: Plan, timeout: float) -> None:
     failure = Failure(release)
     seconds = _stop_seconds(release.units) + timeout
@@ -184,14 +195,25 @@ def absent(app: str, *, check_mode: bool) -> dict[str, Any]:
 def _take_away(app: str, going: Mapping[str, str], kept: set[str], *, check_mode: bool) -> dict[str, Any]:
     left = clean(app, check_mode=check_mode)
     if going and not check_mode:
-        host.take_away(going, timeout=3600.0)  # as long as their grace period
-        for path in {path for text in going.values() for path in env_files_of(text)} - kept:
-            Path(path).unlink(missing_ok=True)
+        # Their files go last: a run that was killed before finds by them what else there is.
+        host.stop(going, timeout=_PAUSE_SECONDS)
+        _forget({path for text in going.values() for path in env_files_of(text)} - kept)
+        host.take_away(going, timeout=_PAUSE_SECONDS)
     return {
         "changed": bool(going or left),
         "removed": [*sorted(going), *left],
         "diff": {"before": picture({}, going), "after": {}},
     }
+
+
+def paused(app: str, *, check_mode: bool) -> dict[str, Any]:
+    """Stop all units of the stack and its trials; no restart of the host starts them, until started() does."""
+    left = clean(app, check_mode=check_mode)
+    states = host.shown(sorted(host.owned(app)))
+    going = [name for name, one in states.items() if not is_paused(one)]
+    if going and not check_mode:
+        host.pause(going, timeout=_PAUSE_SECONDS)
+    return {"changed": bool(going or left), "paused": [*going, *left]}
 
 
 def listed(app: str) -> dict[str, Any]:

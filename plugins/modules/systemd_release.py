@@ -42,9 +42,11 @@ options:
         are in place, and the caller starts the release before in the same way.
       - V(retired) stops and removes the units of the stack that the release does not have.
       - V(absent) stops and removes all units of the stack.
+      - V(paused) stops all units of the stack, and disables them, so that a restart of the host does not start them.
+        What the trial of a killed run has left is removed. V(started) undoes it.
       - V(listed) tells which units of the stack there are.
     type: str
-    choices: [checked, started, retired, absent, listed]
+    choices: [checked, started, retired, absent, paused, listed]
     default: started
   path:
     description:
@@ -164,6 +166,11 @@ removed:
   type: list
   elements: str
   returned: when state is retired or absent
+paused:
+  description: The names of the units that were, or would be, stopped and disabled, or removed as parts of a trial.
+  type: list
+  elements: str
+  returned: when state is paused
 services:
   description:
     - The stack's units, each with C(name), C(state), C(active), C(since), and the working C(directory) of its main
@@ -207,6 +214,8 @@ def execute(context: Context) -> dict[str, Any]:
             return steps.listed(params["app"])
         case "absent":
             return steps.absent(params["app"], check_mode=context.check_mode)
+        case "paused":
+            return steps.paused(params["app"], check_mode=context.check_mode)
         case "retired":
             return steps.retired(params["app"], _release(params), check_mode=context.check_mode)
         case "checked":
@@ -241,7 +250,7 @@ def main() -> None:
             "app": {"type": "str", "required": True},
             "state": {
                 "type": "str",
-                "choices": ["checked", "started", "retired", "absent", "listed"],
+                "choices": ["checked", "started", "retired", "absent", "paused", "listed"],
                 "default": "started",
             },
             "path": {"type": "path"},

@@ -326,6 +326,48 @@ def test_a_run_that_was_killed_before_the_restart_is_finished_by_the_next(shop: 
     shop.good("r1")
 
 
+def test_a_stack_that_is_paused_runs_nothing_and_is_not_started_with_the_host(shop: Shop) -> None:
+    units = {**UNITS, "worker": WORKER}
+    shop.good("r1", units=units)
+    shop.host.sh("systemctl stop shop-worker")  # by hand: it would come back with the host
+    text = shop.host.sh("cat /etc/systemd/system/shop-worker.service")
+    shop.host.write("/run/systemd/system/shop-worker-trial.service", text)  # as a killed run leaves one
+    shop.host.sh("systemctl daemon-reload; systemctl start shop-worker-trial")
+    names = ["shop-web.service", "shop-web.socket", "shop-worker.service"]
+    for check in (True, False):
+        assert shop.good("r1", state="paused", check=check)["paused"] == [*names, "shop-worker-trial.service"]
+    assert [shop.show(name, "ActiveState") for name in names] == ["inactive"] * 3
+    assert [shop.show(name, "UnitFileState") for name in names] == ["disabled"] * 3
+    assert shop.trials() == ""
+    assert not shop.good("r1", state="paused")["changed"]
+    shop.good("r1", units=units, trials=False)
+    assert [shop.show(name, "UnitFileState") for name in names] == ["enabled"] * 3
+    assert [shop.show(name, "ActiveState") for name in names] == ["active"] * 3
+    shop.good("r1", state="retired")
+
+
+def test_variables_go_with_the_place_where_they_were(shop: Shop) -> None:
+    moved = {"web": {**UNITS["web"], "env_file": {"path": "/etc/shop/other.env"}}}
+    shop.good("r1", units=moved)
+    assert shop.host.sh("ls /etc/shop") == "other.env\n"
+    shop.good("r1")
+    assert shop.host.sh("ls /etc/shop") == "web.env\n"
+    # Under another name, with the same address.
+    shop.good("r1", units={"site": UNITS["web"]}, web_services={"site": WEB["web"]})
+    assert shop.host.sh("ls /etc/shop") == "site.env\n"
+    shop.good("r1", trials=False)
+    assert shop.host.sh("ls /etc/shop") == "web.env\n"
+
+
+def test_files_that_are_not_utf_8_are_other_files(shop: Shop) -> None:
+    shop.host.sh("printf '# caf\\351\\n[Service]\\nExecStart=true\\n' >/etc/systemd/system/latin.service")
+    shop.host.sh("printf 'A=caf\\351\\n' >/etc/shop/web.env; touch /etc/shop/.web.env.abcd1234")
+    assert shop.good("r1")["restarted"] == ["shop-web.service"]
+    assert shop.host.sh("ls -A /etc/shop; grep -c DB_PASSWORD /etc/shop/web.env") == "web.env\n1\n"
+    shop.host.sh("rm /etc/systemd/system/latin.service")
+    assert not shop.good("r1")["changed"]
+
+
 def test_another_address_is_taken_over(shop: Shop) -> None:
     path = "/run/shop/web.sock"
     moved = {"web": {"socket": path, "health": {"path": "/health", "release": "release"}}}

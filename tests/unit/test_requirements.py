@@ -23,6 +23,11 @@ def test_files_that_are_included_count() -> None:
     assert found.digest() != other.digest()
 
 
+@pytest.mark.parametrize("line", ["-rbase.txt", "-cbase.txt", "-r\tbase.txt", "--requirement base.txt"])
+def test_an_include_is_seen_in_every_spelling(line: str) -> None:
+    assert sorted(read(requirements=line, base="h11==1").files) == ["base.txt", "requirements.txt"]
+
+
 def test_files_that_include_each_other_are_read_once() -> None:
     assert sorted(read(requirements="-r base.txt", base="-r requirements.txt").files) == [
         "base.txt",
@@ -48,6 +53,7 @@ def test_hashes_are_seen(line: str, hashed: bool) -> None:
     ("line", "local"),
     [
         ("-e .", True),
+        ("-e.", True),
         ("./lib", True),
         (".[extra]", True),
         ("../lib", True),

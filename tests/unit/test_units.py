@@ -33,6 +33,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._units_plan imp
     Release,
     checks,
     endpoints,
+    is_paused,
     plan,
     within,
 )
@@ -77,6 +78,8 @@ def test_a_unit_has_the_names_and_the_env_file_of_its_stack() -> None:
         ({"exec": "a\nb"}, "app_units.backend.exec has a line break"),
         ({"command": "a"}, "app_units.backend has command, and can have"),
         ({"stop_timeout": "soon"}, "app_units.backend.stop_timeout is 'soon': give a number of seconds"),
+        ({"stop_timeout": True}, "app_units.backend.stop_timeout is True: give a number of seconds"),
+        ({"stop_timeout": 0}, "app_units.backend.stop_timeout is 0: give a number of seconds from 1 on"),
         ({"name": "backend"}, "app_units.backend.name is 'backend': give the name of a service"),
         ({"directory": "../elsewhere"}, "app_units.backend.directory is '../elsewhere'"),
         ({"user": "Innova Plus"}, "app_units.backend.user is 'Innova Plus'"),
@@ -213,6 +216,26 @@ def test_what_a_killed_run_did_not_come_to_is_done() -> None:
     assert ([one.key for one in planned.restart], planned.sockets) == (["backend"], [socket])
     worker = replace(running(wanted), pending=frozenset({"innovaplus-worker.service", "gone.service"}))
     assert [one.key for one in plan(wanted, worker, ROOT_OWNED).restart] == ["worker"]
+
+
+def test_variables_of_which_no_unit_is_left_are_removed() -> None:
+    wanted = release(unit())
+    before = {name: text.replace("backend.env", "old.env") for name, text in wanted.texts.items()}
+    worker = release(unit("worker", web=False)).texts
+    found = replace(
+        running(wanted), texts=before, others=worker, pending=frozenset({"/etc/innovaplus/worker.env", "/a"})
+    )
+    assert plan(wanted, found, ROOT_OWNED).env_gone == ["/a", "/etc/innovaplus/old.env"]
+    assert plan(wanted, running(wanted), ROOT_OWNED).env_gone == []
+
+
+@pytest.mark.parametrize(
+    ("active", "enabled", "paused"),
+    [("inactive", "disabled", True), ("failed", "disabled", True), ("active", "disabled", False),
+     ("activating", "disabled", False), ("inactive", "enabled", False)],
+)  # fmt: skip
+def test_a_unit_that_is_enabled_is_not_paused(active: str, enabled: str, paused: bool) -> None:
+    assert is_paused({"ActiveState": active, "UnitFileState": enabled}) is paused
 
 
 def test_changed_variables_restart_and_a_changed_mode_does_not() -> None:

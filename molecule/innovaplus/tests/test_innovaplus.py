@@ -21,6 +21,12 @@ from support.outside import six
 from support.scenario import KEYS, Playbook, current_release, environment
 
 JOURNAL = "/srv/innovaplus/restore.json"
+# A migration of the release that runs, in the data that a restore has brought.
+MIGRATION = """
+import os, pymongo
+database = pymongo.MongoClient(os.environ["MONGO_URI"])[os.environ["DB_NAME"]]
+database.migrations.insert_one({"release": os.environ["APP_RELEASE"]})
+"""
 TEST_VARS = SCENARIO / "inventory" / "group_vars" / "all" / "20-test.yml"
 
 # --- service, settings --------------------------------------------------------------------------------------------
@@ -315,9 +321,14 @@ def test_what_was_destroyed_comes_back_with_counts_and_indexes(innova: Innova, p
     assert set(before["samples"][2]) == {"_id_", "type_number", "late"}
     innova.in_database("database.ideas.drop(); database.samples.delete_many({'number': {'$gt': 100}})")
     assert innova.picture() != before
-    run = playbook("restore", confirm="innovaplus", backup_set=innova.sets()[-1])
+    migrate = [{"service": "backend", "command": ["python", "-c", MIGRATION]}]
+    options = {"confirm": "innovaplus", "backup_set": innova.sets()[-1], "app_hooks": {"before_migrate": migrate}}
+    run = playbook("restore", **options)
     assert run.rc == 0, run.output
-    assert innova.picture() == before
+    restored = innova.picture()
+    assert restored.pop("migrations")[0] == 1
+    assert restored == before
+    innova.in_database("database.migrations.drop()")
     assert (innova.health()["status"], innova.health()["mongo"]) == ("ok", "ok")
 
 
