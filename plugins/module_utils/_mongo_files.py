@@ -69,7 +69,11 @@ def collection_of(stem: str) -> str | None:
 
 def find_unmovable(definitions: Iterable[Definition]) -> list[str]:
     """Names of collections that renameCollection refuses to move."""
-    return [one.name for one in definitions if one.kind == TIMESERIES or one.name.startswith(_OF_THE_SERVER)]
+    return [
+        one.name
+        for one in definitions
+        if one.kind == TIMESERIES or "encryptedFields" in one.options or one.name.startswith(_OF_THE_SERVER)
+    ]
 
 
 def is_dumped(collection: str) -> bool:
@@ -138,8 +142,10 @@ def _dumps(body: Mapping[str, Any]) -> bytes:
 
 def _loads(data: bytes) -> Any:
     from bson import errors, json_util  # noqa: PLC0415 - optional on the host
+    from bson.binary import UuidRepresentation  # noqa: PLC0415
 
-    options = _options()
+    # As the server gives them: the driver encodes no UUID of Python's own.
+    options = _options().with_options(uuid_representation=UuidRepresentation.UNSPECIFIED)
 
     def typed(one: dict[str, Any]) -> Any:
         # The operator, beside which others may stand. pymongo would take it for a regular expression of old dumps and

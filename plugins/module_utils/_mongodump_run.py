@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -99,6 +99,7 @@ class Dumper:
             for one in found:
                 entries.append(self._write(folder, job.metadata_name(one), encode_metadata(one), named=True))
             counts = self._collections(folder, found, at, entries)
+            self._require_still_there(found, counts, at)
             if job.users:
                 for name, data in user_files(self.server, job.database):
                     entries.append(self._write(folder, name, data))
@@ -124,6 +125,18 @@ class Dumper:
                 f"A snapshot is required, and MongoDB at {self.server.place} is a standalone server, which cannot "
                 "show all collections as they were at one moment.",
                 fix="Make it a replica set (one member is enough), or set snapshot: auto.",
+            )
+
+    def _require_still_there(
+        self, found: Sequence[Definition], counts: Mapping[str, int], at: Timestamp | None
+    ) -> None:
+        """One that is gone is read as an empty one: by a snapshot, some servers know only what was in it."""
+        now = {one.name: one.uuid for one in definitions(self.server, self.job.database)}
+        read = [one for one in found if one.source is not None and (at is None or not counts[one.name])]
+        if gone := [one.name for one in read if one.name not in now or now[one.name] != one.uuid]:
+            raise StateError(
+                f"{', '.join(gone)} of {self.job.database!r} was dropped, renamed or made anew while it was dumped.",
+                fix="Run again, at a time when nothing does that.",
             )
 
     def _consistent(self, found: Sequence[Definition], at: Timestamp | None) -> bool:

@@ -31,7 +31,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_p
     TAKEN_BACK,
     Place,
     Record,
-    records,
+    is_target,
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_roles import create, missing
 from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_space import require_room, room
@@ -176,10 +176,11 @@ def _stage(run: Run) -> None:
     job, place = run.stage, run.place
     require_whole(place)
     record = run.record
-    if record is not None and record.state == STAGED and not (run.params["force"] and not place.beside):
+    again = run.params["force"] and not place.beside
+    if record is not None and record.state == STAGED and record.target != place.beside and not again:
         run.counts = dict(record.counts)
         return
-    if record is None:
+    if record is None or not place.beside:
         require_ours(place, force=run.params["force"])
     require_restorable(place, job.parts)
     if old := age_warning(place, job.dump):
@@ -213,18 +214,19 @@ def _swap(run: Run) -> dict[str, Any]:
     record = run.record
     if run.counts is None and record is not None:
         run.counts = dict(record.counts)
+    if not run.check_mode and record is not None and record.state == STAGED:
+        job.require_equal(live=False)  # somebody may have dropped a part of it since
     staged = {part.definition.name: part.definition.kind for part in job.parts}
     work = Work(run.work.progress, "swap")
-    Swap(place, work, run.actions, run.check_mode).forwards(staged, run.counts or {})
-    if not run.check_mode:
-        job.require_equal(live=True)
+    swap = Swap(place, work, run.actions, run.check_mode)
+    swap.forwards(staged, run.counts or {}, check=lambda: job.require_equal(live=True))
     return run.result(staged=False, live=_live(run))
 
 
 def _discard_target(run: Run) -> dict[str, Any]:
     place = run.place
     if kinds(place.server, place.database):
-        if not records(place.server, place.database):
+        if not is_target(place.server, place.database):
             raise not_made_here(place.database)
         run.actions.append(f"drop database {place.database}")
         if not run.check_mode:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError, StateError
-from ansible_collections.groundwork.backend.plugins.module_utils._mongo_files import TIMESERIES, find_unmovable
+from ansible_collections.groundwork.backend.plugins.module_utils._mongo_files import find_unmovable
 from ansible_collections.groundwork.backend.plugins.module_utils._mongo_names import RESTORE
-from ansible_collections.groundwork.backend.plugins.module_utils._mongo_read import kinds
+from ansible_collections.groundwork.backend.plugins.module_utils._mongo_read import definitions, kinds
 from ansible_collections.groundwork.backend.plugins.module_utils._mongo_version import series
 from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore import Dump, Part
 from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_place import (
@@ -18,7 +18,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_p
     LIVE,
     Place,
     Record,
-    records,
+    is_target,
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_swap import live_names
 
@@ -43,7 +43,7 @@ def require_ours(place: Place, *, force: bool) -> None:
     """Where there is no record, that nothing has a name of this restore, or the target may be overwritten."""
     found = kinds(place.server, place.database)
     if not place.beside:
-        if found and not force and not records(place.server, place.database):
+        if found and not force and not is_target(place.server, place.database):
             raise StateError(f"The target {place.database!r} exists already.", fix="Use another name, or force: true.")
     elif names := place.family(RESTORE).members(found):
         raise not_made_here(f"{place.database}.{names[0]}")
@@ -67,8 +67,8 @@ def require_restorable(place: Place, parts: Sequence[Part]) -> None:
         )
     if held := find_unmovable(part.definition for part in parts):
         raise StateError(
-            f"MongoDB cannot rename {', '.join(held)} (a time series, or the server's own), so it cannot be restored "
-            "beside what is live.",
+            f"MongoDB cannot rename {', '.join(held)} (a time series, encrypted, or the server's own), so it cannot be "
+            "restored beside what is live.",
             fix="Restore this set with mongorestore.",
         )
     require_movable(place)
@@ -76,10 +76,11 @@ def require_restorable(place: Place, parts: Sequence[Part]) -> None:
 
 def require_movable(place: Place) -> None:
     """That what is live can be set aside."""
-    found = kinds(place.server, place.database)
-    if held := [name for name in live_names(found) if found[name] == TIMESERIES]:
+    live = live_names(kinds(place.server, place.database))
+    if held := find_unmovable(definitions(place.server, place.database, live.__contains__)):
         raise StateError(
-            f"MongoDB cannot rename {', '.join(held)} of {place.database!r}, a time series, so it cannot be set aside.",
+            f"MongoDB cannot rename {', '.join(held)} of {place.database!r} (a time series, or encrypted), so it "
+            "cannot be set aside.",
             fix="Save it and drop it, or restore this set with mongorestore.",
         )
 

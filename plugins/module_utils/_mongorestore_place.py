@@ -22,13 +22,18 @@ SURE = {"w": "majority", "j": True}
 
 @dataclass(frozen=True)
 class Record:
-    """How far a restore is. aside: the names of what was live at the swap; before and reverted: numbers of families."""
+    """How far a restore is.
+
+    aside:  the names of what was live at the swap; before and reverted: numbers of families.
+    target: whether the whole database is one that a restore has made.
+    """
 
     state: str
     counts: Mapping[str, int] = field(default_factory=dict)
     aside: tuple[str, ...] = ()
     before: int = 1
     reverted: int = 1
+    target: bool = False
 
     def document(self) -> dict[str, Any]:
         """For the database: a name of a collection is no name of a field."""
@@ -43,6 +48,7 @@ class Record:
             aside=tuple(document["aside"]),
             before=int(document["before"]),
             reverted=int(document["reverted"]),
+            target=bool(document.get("target")),
         )
 
 
@@ -93,6 +99,12 @@ class Place:
         with server_errors(f"write the state of the restore into {self.database}"):
             answer = self.server.client[self.database].command({command: STATE, **arguments, "writeConcern": SURE})
             require_written(answer, self.database)
+
+
+def is_target(server: Server, database: str) -> bool:
+    """Whether a restore has made a database: one that is live has records of what was restored in it, too."""
+    found = records(server, database)
+    return bool(found) and all(one.target for one in found.values())
 
 
 def records(server: Server, database: str) -> dict[str, Record]:

@@ -9,7 +9,7 @@ taken back, by a later one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -24,6 +24,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._mongo_files im
 from ansible_collections.groundwork.backend.plugins.module_utils._mongo_names import (
     BEFORE,
     REVERTED,
+    Family,
     free_family,
     is_restores,
 )
@@ -75,8 +76,11 @@ class Swap:
     actions: list[str]
     check_mode: bool
 
-    def forwards(self, staged: Mapping[str, str], counts: Mapping[str, int]) -> None:
-        """Make what is staged live. staged: kinds by name, of what is or would be staged."""
+    def forwards(self, staged: Mapping[str, str], counts: Mapping[str, int], check: Callable[[], None]) -> None:
+        """Make what is staged live. staged: kinds by name, of what is or would be staged; check: of what is live then.
+
+        Until *check* holds, the swap is one that was cut off.
+        """
         place = self.place
         found = kinds(place.server, place.database)
         record = place.record()
@@ -97,6 +101,8 @@ class Swap:
             there = {name: kind for name, kind in found.items() if name in there}
             self._clear(kinds(place.server, place.database), {name: place.staged_name(name) for name in staged})
         self._carry_out(there, {place.staged_name(name): name for name in staged})
+        if not self.check_mode:
+            check()
         self.actions.append(f"finish the swap of set {place.set_id} in {place.database}")
         self._say(replace(record, state=LIVE))
 
@@ -117,13 +123,16 @@ class Swap:
         before, away = place.family(BEFORE, record.before), place.family(REVERTED, record.reverted)
         if record.state == REVERTING:
             names = live_names(found)
-            self._carry_out(found, {name: away.name(name) for name in names})
-            found = {name: kind for name, kind in found.items() if name not in names}
+            self._carry_out(found, self._free(found, names, away))
             record = replace(record, state=RETURNING)
             self._say(record)
+            if self.check_mode:
+                found = {name: kind for name, kind in found.items() if name not in names}
+            else:
+                found = kinds(place.server, place.database)
         back = {before.name(name): name for name in record.aside if before.name(name) in found}
         # Somebody has made it since its like was set aside.
-        self._carry_out(found, {name: away.name(name) for name in back.values() if name in found})
+        self._carry_out(found, self._free(found, [name for name in back.values() if name in found], away))
         self._carry_out(found, back)
         self.actions.append(f"finish taking back set {place.set_id} in {place.database}")
         self._say(replace(record, state=TAKEN_BACK))
@@ -137,6 +146,12 @@ class Swap:
         new = [name for name, other in names.items() if other in found and found.get(name, VIEW) != VIEW]
         self._carry_out(found, {name: away.name(name) for name in new})
         return {name: kind for name, kind in found.items() if name not in new}
+
+    def _free(self, found: Mapping[str, str], names: Iterable[str], away: Family) -> dict[str, str]:
+        """Each name with the one of *away*, or of a new family where that is taken by its like of before."""
+        other = free_family(self.place.database, REVERTED, self.place.set_id, found)
+        taken = {name for name in names if away.name(name) in found and found[name] != VIEW}
+        return {name: (other if name in taken else away).name(name) for name in names}
 
     def _gone(self, record: Record, found: Mapping[str, str]) -> list[str]:
         """What was set aside, and somebody has dropped since."""

@@ -10,8 +10,8 @@ import os
 import pwd
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,12 @@ from ansible_collections.groundwork.backend.plugins.module_utils._errors import 
     os_errors,
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._exec import Completed, run
+from ansible_collections.groundwork.backend.plugins.module_utils._flock import directory_lock
 from ansible_collections.groundwork.backend.plugins.module_utils._unit_files import owner_of
 
 ETC = Path("/etc/systemd/system")
 RUN = Path("/run/systemd/system")
+_OWN = Path("/run/groundwork-units")
 _PROPERTIES = (
     "Id", "ActiveState", "SubState", "Result", "ExecMainStatus", "MainPID", "UnitFileState", "StateChangeTimestamp",
     "FragmentPath",
@@ -91,7 +93,23 @@ def note_pending(app: str, names: Iterable[str]) -> None:
 
 
 def _pending(app: str) -> Path:
-    return Path(f"/run/groundwork-units-{app}-pending")
+    return _OWN / app / "pending"
+
+
+@contextmanager
+def alone(app: str, seconds: float) -> Iterator[None]:
+    """One run at a time for a stack: when Ansible was killed, its module may still be at work. Raises StateError."""
+
+    def busy() -> StateError:
+        return StateError(
+            f"Another run has been working on the units of {app} for {seconds:g} s.",
+            fix="Look with ps whether a module of Ansible runs on this host, and run again when it has ended.",
+        )
+
+    with os_errors(f"create {_OWN / app}"):
+        (_OWN / app).mkdir(mode=0o700, parents=True, exist_ok=True)
+    with directory_lock(_OWN / app, busy, wait_seconds=seconds):
+        yield
 
 
 def put(path: Path, text: str, *, mode: int = 0o644, owner: str = "root", group: str = "root") -> None:

@@ -31,6 +31,8 @@ description:
   - The owner of the database (C(dbOwner)) has all the rights that are needed, but for O(target).
   - Users are not restored; C(mongorestore --restoreDbUsersAndRoles) reads them from the same folder.
   - A server of an older series than the one that was dumped is warned of. What it does not take is a failure.
+  - Servers before MongoDB 8.0 put their own time in the place of an empty timestamp (C(Timestamp(0, 0)), at the top of
+    a document and not in C(_id)) whenever a document is inserted, also here.
 extends_documentation_fragment:
   - groundwork.backend._mongo
   - groundwork.backend._attributes
@@ -284,7 +286,7 @@ def execute(context: Context) -> dict[str, Any]:
         beside=target is None,
     )
     stage = None
-    if dump is not None:
+    if dump is not None and action not in BY_NAME:
         work.total = dump.component.facts.get("data_bytes")
         stage = Stage(place, dump, parts(dump), jobs, work)
     run = Run(place, stage, params, context.check_mode, work, context.warn)
@@ -308,6 +310,8 @@ def _dump(context: Context, set_path: Path) -> Dump | None:
         if by_name:
             return None
         raise
+    if by_name and not dump.folder.is_dir():
+        return dump  # two runs have nothing to share
     context.cleanup.enter_context(directory_lock(dump.folder, lambda: _busy(params["component"])))
     return dump
 

@@ -16,7 +16,8 @@ description:
     so that systemd holds the address, and connections wait in it, while a service is restarted.
   - A program with a socket is tried first - the new release runs beside the old one, as the unit C(<name>-trial) with
     an address of its own, until it is well. What fails there has stopped nothing.
-  - A run that was killed at any point leaves nothing that the next run does not put right.
+  - A run that was killed at any point leaves nothing that the next run does not put right. One whose Ansible was killed
+    may go on for a while; the next one waits for it, up to O(timeout) seconds.
   - Each change of units ends with C(systemctl daemon-reload), which takes GPUs away from running containers that have
     them without CDI.
 attributes:
@@ -201,6 +202,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._ports import c
 from ansible_collections.groundwork.backend.plugins.module_utils._releases import check_id
 from ansible_collections.groundwork.backend.plugins.module_utils._unit_files import Place
 from ansible_collections.groundwork.backend.plugins.module_utils._units import Stack, read_units
+from ansible_collections.groundwork.backend.plugins.module_utils._units_host import alone
 from ansible_collections.groundwork.backend.plugins.module_utils._units_plan import Release
 
 
@@ -209,6 +211,8 @@ def execute(context: Context) -> dict[str, Any]:
     params = context.params
     if not 0 < params["timeout"] < float("inf"):
         raise InputError(f"timeout is {params['timeout']:g}.", fix="Give a number of seconds above 0.")
+    if params["state"] not in ("listed", "checked") and not context.check_mode:
+        context.cleanup.enter_context(alone(params["app"], params["timeout"]))
     match params["state"]:
         case "listed":
             return steps.listed(params["app"])

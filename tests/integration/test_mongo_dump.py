@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import random
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from bson.raw_bson import RawBSONDocument
 from support.modules import ModuleRunner
 from support.mongo import APP, PASSWORD, MongoServer, Wire
 from support.postgres import free_port
+from support.processes import wait_for
 
 Dump = Callable[..., dict[str, Any]]
 LONG = "l" * 245  # with the database, the longest that servers allow
@@ -166,6 +168,23 @@ def test_a_standalone_server(module: ModuleRunner, mongo_standalone: MongoServer
     assert result["component"]["consistent"] is False
     assert result["component"]["counts"] == {"things": 30}
     assert "standalone server" in str(result["warnings"])
+
+
+def test_a_collection_that_goes_while_others_are_dumped(
+    module: ModuleRunner, mongo_standalone: MongoServer, tmp_path: Path
+) -> None:
+    """Is no empty one: a standalone server shows nothing of it any more."""
+    database = mongo_standalone.client.going
+    database.a_large_one.insert_many([{"data": random.Random(number).randbytes(1 << 20)} for number in range(40)])
+    database.last.insert_one({})
+    options = mongo_standalone.options(database="going", dest=str(tmp_path / "mongo"), jobs=1)
+    process = module.start("mongo_dump", options)
+    wait_for(lambda: [*tmp_path.rglob(".a_large_one*")], "the dump of the first collection", every=0.005)
+    database.last.drop()
+    told, _ = process.communicate(timeout=60)
+    assert "last of 'going' was dropped, renamed or made anew while it was dumped." in told
+    assert list((tmp_path / "mongo").iterdir()) == []
+    mongo_standalone.client.drop_database("going")
 
 
 def test_invalid_utf8_is_dumped_as_it_is(dump: Dump, mongo: MongoServer, tmp_path: Path) -> None:

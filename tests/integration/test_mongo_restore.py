@@ -295,6 +295,19 @@ def test_a_restore_without_its_set(bench: Bench, tmp_path: Path) -> None:
     assert "is no folder of a backup set" in bench.run("stage", set_path=str(gone))["msg"]
 
 
+def test_a_damaged_set_is_no_hindrance_to_what_needs_only_its_name(bench: Bench, tmp_path: Path) -> None:
+    bench.set_path = copied(bench.set_path, tmp_path)
+    bench.done("restore", force=True)
+    folder = bench.set_path / "components" / NAME
+    for path in folder.glob("*/*.metadata.json.gz"):
+        path.write_bytes(b"damaged")
+    bench.done("revert")
+    require_as_before(bench.database)
+    shutil.rmtree(folder)
+    bench.done("discard")
+    assert bench.waiting() == []
+
+
 def test_room(bench: Bench, mongo_sets: MongoSets, tmp_path: Path) -> None:
     """A dump tells what it took on the disk. Nothing is asked when the server does not tell what is free."""
     told = bench.run("measure")
@@ -336,6 +349,15 @@ def test_drill(bench: Bench) -> None:
     assert bench.run("discard", target=target)["changed"] is False
     assert bench.database.present.count_documents({}) == 1
     assert bench.databases() == {bench.live}
+
+
+def test_a_live_database_is_no_target(bench: Bench) -> None:
+    """Also one that was restored itself, and has the record of that."""
+    bench.done("restore", force=True)
+    for action, words in (("stage", "exists already"), ("discard", "was not made by mongo_restore")):
+        assert words in bench.run(action, target=bench.live, database=f"{bench.live}_other")["msg"]
+    require_restored(bench.database)
+    bench.done("revert")
 
 
 def _flip(folder: Path) -> None:
@@ -481,6 +503,40 @@ def test_a_revert_that_was_killed_is_finished(bench: Bench, nth: int) -> None:
     require_as_before(bench.database)
     bench.done("discard")
     assert bench.waiting() == []
+
+
+# Five collections are live, and three are brought back: the sixth rename is in the second half.
+@pytest.mark.parametrize(("nth", "name"), [(3, "a?b"), (6, "orders")])
+def test_what_somebody_makes_in_the_middle_of_a_revert(bench: Bench, nth: int, name: str) -> None:
+    """Is kept beside what the revert has moved away under the same name."""
+    bench.done("restore", force=True)
+    _kill(bench, "revert", b"renameCollection", nth)
+    bench.database.command("insert", name, documents=[{"_id": "in the way"}])
+    bench.done("revert")
+    require_as_before(bench.database)
+    kept = f"{bench.prefix('reverted').removesuffix('.')}_2.{name}"
+    assert first(bench.database, kept) == [{"_id": "in the way"}]
+
+
+def test_a_swap_looks_first_whether_all_is_still_there(bench: Bench) -> None:
+    bench.done("stage")
+    bench.database.drop_collection(f"{bench.prefix('restore')}orders")
+    result = bench.run("swap")
+    assert "collection orders is missing" in result["differences"]
+    require_as_before(bench.database)
+    bench.done("discard")
+
+
+def test_a_swap_that_is_not_what_was_restored_is_not_done(bench: Bench) -> None:
+    """Also when it is asked for once more; it can be taken back."""
+    bench.done("stage")
+    _kill(bench, "swap", b"renameCollection", 8)
+    bench.database[f"{bench.prefix('restore')}orders"].create_index("foreign")
+    bench.database.orders.create_index("foreign")
+    for _ in range(2):
+        assert "index foreign_1 of orders is not in the backup" in bench.run("swap")["differences"]
+    bench.done("revert")
+    require_as_before(bench.database)
 
 
 def test_a_view_that_is_there_under_both_names(bench: Bench) -> None:

@@ -229,6 +229,9 @@ def test_an_image_that_does_not_take_the_data_is_refused(runs: tuple[Run, str, R
     alone = server.role(**settings, mongodb_replica_set="")
     assert alone.rc != 0
     assert "is of the replica set rs0, and mongodb_replica_set is empty." in alone.words
+    moved = server.role(**settings, mongodb_port=27018)
+    assert moved.rc != 0
+    assert "The replica set rs0 has its member at port 27017, and mongodb_port is 27018" in moved.words
     assert server.inspect()["Id"] == before["Id"]
     server.host.sh("docker rm --force mongodb")
     later = server.role(**settings, mongodb_image=server.variant("10.0.1"))

@@ -368,6 +368,17 @@ def test_files_that_are_not_utf_8_are_other_files(shop: Shop) -> None:
     assert not shop.good("r1")["changed"]
 
 
+def test_a_run_that_is_still_at_work_is_waited_for(shop: Shop) -> None:
+    folder = "/run/groundwork-units/shop"
+    shop.host.sh(f"systemd-run --quiet --unit holder flock {folder} sleep 600")
+    shop.host.sh(f"until ! flock --nonblock {folder} true; do sleep 0.1; done")
+    result = shop.run("r1", timeout=1)
+    assert "Another run has been working on the units of shop for 1 s." in result["msg"]
+    assert not shop.run("r1", check=True)["changed"]
+    shop.host.sh("systemctl stop holder")
+    assert not shop.good("r1")["changed"]
+
+
 def test_another_address_is_taken_over(shop: Shop) -> None:
     path = "/run/shop/web.sock"
     moved = {"web": {"socket": path, "health": {"path": "/health", "release": "release"}}}

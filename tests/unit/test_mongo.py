@@ -13,6 +13,7 @@ from pathlib import Path
 
 import bson
 import pytest
+from bson.binary import Binary
 from bson.regex import Regex
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -32,6 +33,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._mongo_files im
     encode_metadata,
     encode_prelude,
     file_stem,
+    find_unmovable,
     is_dumped,
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._mongo_names import Family, free_family, is_restores
@@ -119,11 +121,29 @@ def test_an_index_does_not_get_the_collation_of_its_collection() -> None:
 
 def test_documents_that_expire_at_once_are_not_missed() -> None:
     plain, clustered = Definition("c"), Definition("c", options={"clusteredIndex": {}, "expireAfterSeconds": 60})
+    capped = Definition("c", options={"capped": True, "size": 4096, "max": 4})
     assert is_complete(plain, told=5, loaded=5, found=5)
     assert not is_complete(plain, told=5, loaded=5, found=4)
     assert is_complete(clustered, told=5, loaded=5, found=4)
     assert not is_complete(clustered, told=5, loaded=4, found=4)
     assert not is_complete(clustered, told=5, loaded=5, found=6)
+    assert is_complete(capped, told=5, loaded=5, found=4)  # it moved on while it was read
+    assert not is_complete(capped, told=5, loaded=4, found=4)
+
+
+def test_what_a_server_does_not_rename() -> None:
+    encrypted = Definition("patients", options={"encryptedFields": {"fields": []}})
+    found = [Definition("plain"), encrypted, Definition("system.js"), Definition("weather", kind="timeseries")]
+    assert find_unmovable(found) == ["patients", "system.js", "weather"]
+
+
+def test_a_uuid_in_a_definition_is_what_the_driver_sends() -> None:
+    """As in the rules for encrypted fields; a UUID of Python's own would be refused by the driver."""
+    key = Binary(bytes(range(16)), 4)
+    options = {"validator": {"$jsonSchema": {"properties": {"ssn": {"encrypt": {"keyId": [key]}}}}}}
+    read = decode_metadata(encode_metadata(Definition("c", options=options)), "c", "here").options
+    assert read == options
+    assert bson.encode(dict(read)) == bson.encode(options)
 
 
 @pytest.mark.parametrize(
