@@ -124,28 +124,27 @@ def encode_prelude(server_version: str, tool_version: str) -> bytes:
     return _dumps({"ServerVersion": server_version, "ToolVersion": tool_version})
 
 
-def _options() -> Any:
+def _options(*, native_uuids: bool) -> Any:
     from bson.binary import UuidRepresentation  # noqa: PLC0415 - optional on the host
     from bson.json_util import JSONMode, JSONOptions  # noqa: PLC0415
 
-    return JSONOptions(
-        json_mode=JSONMode.CANONICAL, uuid_representation=UuidRepresentation.STANDARD, tz_aware=False, tzinfo=None
-    )
+    uuids = UuidRepresentation.STANDARD if native_uuids else UuidRepresentation.UNSPECIFIED
+    return JSONOptions(json_mode=JSONMode.CANONICAL, uuid_representation=uuids, tz_aware=False, tzinfo=None)
 
 
 def _dumps(body: Mapping[str, Any]) -> bytes:
     from bson import json_util  # noqa: PLC0415 - optional on the host
 
-    text: str = json_util.dumps(body, json_options=_options(), separators=(",", ":"), ensure_ascii=False)
+    text: str = json_util.dumps(
+        body, json_options=_options(native_uuids=True), separators=(",", ":"), ensure_ascii=False
+    )
     return text.encode()
 
 
 def _loads(data: bytes) -> Any:
     from bson import errors, json_util  # noqa: PLC0415 - optional on the host
-    from bson.binary import UuidRepresentation  # noqa: PLC0415
 
-    # As the server gives them: the driver encodes no UUID of Python's own.
-    options = _options().with_options(uuid_representation=UuidRepresentation.UNSPECIFIED)
+    options = _options(native_uuids=False)  # as the server gives them: the driver encodes no UUID of Python's own
 
     def typed(one: dict[str, Any]) -> Any:
         # The operator, beside which others may stand. pymongo would take it for a regular expression of old dumps and

@@ -144,7 +144,19 @@ def _definition(server: Server, database: str, info: Mapping[str, Any]) -> Defin
     indexes: tuple[Mapping[str, Any], ...] = ()
     if kind != VIEW:
         indexes = tuple(indexes_of(server, database, name))
-    return Definition(name, kind, info.get("options") or {}, indexes, None if uuid is None else _hexadecimal(uuid))
+    options = as_sent(info.get("options") or {})
+    return Definition(name, kind, options, indexes, None if uuid is None else _hexadecimal(uuid))
+
+
+def as_sent(value: Any) -> Any:
+    """With the UUIDs as the server sends them, where the driver (3.11, in Debian 12) has made Python's own of them."""
+    from bson.binary import Binary  # noqa: PLC0415 - optional on the host
+
+    if isinstance(value, UUID):
+        return Binary(value.bytes, 4)
+    if isinstance(value, Mapping):
+        return {key: as_sent(one) for key, one in value.items()}
+    return [as_sent(one) for one in value] if isinstance(value, list) else value
 
 
 def _hexadecimal(uuid: UUID | bytes) -> str:
@@ -161,11 +173,11 @@ def indexes_of(server: Server, database: str, collection: str) -> list[Mapping[s
     with server_errors(f"list the indexes of {database}.{collection}"):
         try:
             found: list[Mapping[str, Any]] = server.client[database].command(command)["cursor"]["firstBatch"]
+            return [as_sent(one) for one in found]
         except OperationFailure as error:
             if error.code == NAMESPACE_NOT_FOUND:
                 return []
             raise
-    return found
 
 
 def count(server: Server, database: str, collection: str) -> int:

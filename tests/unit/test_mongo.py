@@ -10,6 +10,7 @@ import io
 import struct
 import sys
 from pathlib import Path
+from uuid import UUID
 
 import bson
 import pytest
@@ -37,6 +38,7 @@ from ansible_collections.groundwork.backend.plugins.module_utils._mongo_files im
     is_dumped,
 )
 from ansible_collections.groundwork.backend.plugins.module_utils._mongo_names import Family, free_family, is_restores
+from ansible_collections.groundwork.backend.plugins.module_utils._mongo_read import as_sent
 from ansible_collections.groundwork.backend.plugins.module_utils._mongodump_users import role_of
 from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_checks import require_restorable
 from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_place import Place, Record
@@ -135,6 +137,13 @@ def test_what_a_server_does_not_rename() -> None:
     encrypted = Definition("patients", options={"encryptedFields": {"fields": []}})
     found = [Definition("plain"), encrypted, Definition("system.js"), Definition("weather", kind="timeseries")]
     assert find_unmovable(found) == ["patients", "system.js", "weather"]
+
+
+def test_uuids_that_the_driver_has_made_pythons_own_are_as_the_server_sends_them() -> None:
+    """As pymongo 3.11 gives them, which Debian 12 has."""
+    raw = bytes(range(16))
+    told = as_sent({"pipeline": [{"$match": {"tenant": UUID(bytes=raw), "n": 1}}], "id": Binary(raw, 3)})
+    assert told == {"pipeline": [{"$match": {"tenant": Binary(raw, 4), "n": 1}}], "id": Binary(raw, 3)}
 
 
 def test_a_uuid_in_a_definition_is_what_the_driver_sends() -> None:
