@@ -34,6 +34,10 @@ WORKERS_AT_MOST = 3
 JOBS_AT_ONCE = 2
 # The longest begin first, so that none is left over alone at the end: the first one even before the integration tests.
 LONGEST_SCENARIOS = ("deploy", "backup", "verisphere", "innovaplus")
+# Molecule prints through a frame of this width and wraps what is longer, also pytest's lines that name a test.
+WIDTH = "250"
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+LONGEST_REASON = 400
 PRINTING = Lock()
 FAILURES: list[str] = []
 PYTHON_FOLDERS = ["plugins", "tests", "molecule", "examples", "docs"]
@@ -82,8 +86,15 @@ def step_beside(name: str, *argv: str) -> bool:
 def _ended(name: str, passed: bool, begun: float, told: str = "") -> str:
     ended = f"{name}: {'passed' if passed else 'FAILED'} in {time.monotonic() - begun:.1f} s"
     if not passed:
-        FAILURES.append("\n".join([ended, *re.findall(r"^(?:FAILED|ERROR) \S+::.*", told, re.MULTILINE)]))
+        FAILURES.append("\n".join([ended, *reasons(told)]))
     return ended
+
+
+def reasons(log: str) -> list[str]:
+    """The lines of a log that name what failed, tests or else Ansible's tasks, without Molecule's frame and colours."""
+    lines = [COLOUR.sub("", line).lstrip(" │").rstrip() for line in log.splitlines()]
+    tests = [line for line in lines if re.match(r"(?:FAILED|ERROR) \S+::", line)]
+    return [line[:LONGEST_REASON] for line in tests or [line for line in lines if line.startswith("fatal: [")]]
 
 
 def count(passed: bool) -> Counts:
@@ -129,7 +140,9 @@ def integration() -> Counts:
 
 def scenario(name: str) -> Counts:
     """One Molecule scenario."""
-    return count(step_beside(f"molecule {name}", "molecule", "test", "--scenario-name", name))
+    return count(
+        step_beside(f"molecule {name}", "env", f"COLUMNS={WIDTH}", "molecule", "test", "--scenario-name", name)
+    )
 
 
 def test_bed(run: Callable[..., bool]) -> Counts:

@@ -53,3 +53,19 @@ def test_a_skipped_test_fails_a_parallel_run_in_ci_only(
 ) -> None:
     monkeypatch.setenv("CI", ci)
     assert counted(checkout, "test_skip.py") == Counts(passed=1, failed=failed, skipped=1)
+
+
+def test_what_failed_is_told_without_the_frame_and_colours_of_molecule() -> None:
+    framed = "  \x1b[2m│\x1b[0m "
+    log = "\n".join(
+        [
+            f"{framed}fatal: [web]: FAILED! => a deploy that a test wants to fail",
+            f"{framed}FAILED molecule/edge/tests/test_tls.py::test_a - AssertionError: 429",
+            f"{framed}ERROR molecule/edge/tests/test_tls.py::test_b - OSError",
+        ]
+    )
+    assert run.reasons(log) == [
+        "FAILED molecule/edge/tests/test_tls.py::test_a - AssertionError: 429",
+        "ERROR molecule/edge/tests/test_tls.py::test_b - OSError",
+    ]
+    assert run.reasons(log.splitlines()[0]) == ["fatal: [web]: FAILED! => a deploy that a test wants to fail"]

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import threading
 from pathlib import Path
@@ -18,8 +19,23 @@ from testinfra.host import Host
 SSH = [
     "ssh", "-i", str(KEYS / "id_ed25519"), "-o", f"UserKnownHostsFile={KEYS / 'known_hosts'}", f"debian@{ADDRESS}",
 ]  # fmt: skip
-# Prints every process's arguments again and again until nobody reads them any more.
-WATCH = 'sudo sh -c \'while cat /proc/[0-9]*/cmdline 2>/dev/null | tr "\\0" "\\n" | sort -u; do sleep 0.02; done\''
+# Prints each argument of each process once, until its standard input ends. It looks again so soon because a dump of a
+# small database is over in a tenth of a second.
+WATCH = """
+import os, select, sys
+seen = set()
+while not select.select([0], [], [], 0.005)[0]:
+    found = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                found.update(file.read().split(b"\\0"))
+        except OSError:
+            continue
+    sys.stdout.buffer.writelines(argument + b"\\n" for argument in found - seen)
+    sys.stdout.buffer.flush()
+    seen |= found
+"""
 
 
 @pytest.fixture
@@ -48,14 +64,16 @@ def apart(playbook: Playbook, name: str, *arguments: str, **variables: Any) -> R
     return Run(process.returncode, output)
 
 
-def test_a_deploy_and_a_backup_show_no_secret(host: Host, playbook: Playbook, source: Path, secrets: list[str]) -> None:
+def test_a_deploy_and_a_backup_show_no_secret(
+    host: Host, playbook: Playbook, source: Path, secrets: list[str], tmp_path: Path
+) -> None:
     (source / "ops" / "postgres" / "migrations" / "0003_rotate.sql").write_text(
         "ALTER ROLE verisphere_app PASSWORD :'app_password';\n"
     )
-    watcher = subprocess.Popen([*SSH, WATCH], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-    remote: set[str] = set()
-    reader = threading.Thread(target=lambda: remote.update(watcher.stdout or ()))
-    reader.start()
+    arguments = tmp_path / "arguments"
+    watcher = subprocess.Popen(
+        [*SSH, f"sudo python3 -c {shlex.quote(WATCH)}"], stdin=subprocess.PIPE, stdout=arguments.open("wb")
+    )
     here: set[str] = set()
     done = threading.Event()
     local = threading.Thread(target=local_processes, args=(here, done))
@@ -73,12 +91,13 @@ def test_a_deploy_and_a_backup_show_no_secret(host: Host, playbook: Playbook, so
     finally:
         done.set()
         local.join()
-        watcher.kill()
-        reader.join()
+        watcher.communicate()
         in_postgres(host, "DELETE FROM schema_migrations WHERE version = '0003'")
         assert playbook("deploy").rc == 0, "the way back to the release of the example"
     assert [run.rc == 0 for run in runs] == [True, True, True, False], runs[0].output
-    assert any("pg_dump" in line for line in remote), "the watcher saw the host's processes"
+    assert watcher.returncode == 0
+    remote = arguments.read_text(errors="replace")
+    assert "pg_dump" in remote, "the watcher saw the host's processes"
     assert any("ansible-playbook" in line for line in here), "and the controller's"
     with host.sudo():
         places = {
@@ -95,7 +114,7 @@ def test_a_deploy_and_a_backup_show_no_secret(host: Host, playbook: Playbook, so
             "overrides": host.check_output("cat /srv/verisphere/shared/*/override.yml"),
         }
     places |= {f"output {index}": run.output for index, run in enumerate(runs)}
-    places |= {"processes of the host": "\n".join(remote), "processes of the controller": "\n".join(here)}
+    places |= {"processes of the host": remote, "processes of the controller": "\n".join(here)}
     for secret in secrets:
         assert [place for place, text in places.items() if secret in text] == []
 
