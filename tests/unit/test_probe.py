@@ -61,14 +61,14 @@ def test_returns_as_soon_as_all_hold() -> None:
     assert [one.state for one in found.values()] == ["ok", "ok"]
     assert found["a"].attempts >= 3
     assert found["a"].last_error == "not yet"
-    assert waiter.elapsed < 1
+    assert waiter.elapsed < 4
 
 
 def test_terminal_state_ends_the_wait() -> None:
     """The others are reported as they are."""
     waiter, found = _wait(_check("a", DOWN, DEAD), _check("b", DOWN), timeout=30)
     assert (found["a"].state, found["b"].state) == ("failed", "waiting")
-    assert waiter.elapsed < 2
+    assert waiter.elapsed < 15
     line = failure_line(list(found.values()), 2, waiter.elapsed)
     assert line.startswith("2 of 2 checks failed after ")
     assert line.index("a: dead") < line.index("b (still waiting): not yet")
@@ -76,8 +76,8 @@ def test_terminal_state_ends_the_wait() -> None:
 
 def test_an_attempt_that_hangs_does_not_hold_up_the_deadline() -> None:
     """Nor is its late answer in the result."""
-    waiter, found = _wait(_check("a", UP, took=1.5), timeout=0.2)
-    assert 0.2 <= waiter.elapsed < 1
+    waiter, found = _wait(_check("a", UP, took=60), timeout=0.2)
+    assert 0.2 <= waiter.elapsed < 15
     assert (found["a"].state, found["a"].attempts) == ("timeout", 0)
     assert "no attempt came to an end" in failure_line([found["a"]], 1, waiter.elapsed)
 
@@ -123,7 +123,7 @@ def test_wait_for_takes_what_a_user_writes(tmp_path: Path) -> None:
     result = wait_for([there, {**absent, "optional": True}], timeout=10.0)
     assert result["unmet"] == ["absent"]
     assert result["checks"]["there"]["state"] == "ok"
-    with pytest.raises(StateError, match=r"^1 of 2 checks failed after 0\.\d seconds: absent: there is no ") as error:
+    with pytest.raises(StateError, match=r"^1 of 2 checks failed after \d\.\d seconds: absent: there is no ") as error:
         wait_for([there, absent], timeout=0.2)
     assert set(error.value.details) == {"checks", "elapsed", "unmet", "logs"}
     assert error.value.details["checks"]["absent"]["state"] == "timeout"
@@ -150,7 +150,7 @@ def test_the_timeout_of_one_check_ends_the_wait() -> None:
     """A check that cannot hold in its own time makes waiting for the others useless."""
     waiter, found = _wait(_check("a", DOWN, timeout=0.1), _check("b", DOWN), timeout=30)
     assert (found["a"].state, found["b"].state) == ("timeout", "waiting")
-    assert waiter.elapsed < 2
+    assert waiter.elapsed < 15
 
 
 def test_optional_checks_never_fail_the_wait() -> None:
@@ -162,7 +162,7 @@ def test_optional_checks_never_fail_the_wait() -> None:
     assert found["b"].state == "ok"
     waiter, found = _wait(_check("a", UP), _check("b", DOWN, optional=True, timeout=0.1))
     assert found["b"].state == "timeout"
-    assert waiter.elapsed < 1
+    assert waiter.elapsed < 4
 
 
 def test_expect_down() -> None:
