@@ -24,12 +24,13 @@ from support.postgres import free_port
 STANDIN = ROOT / "tests/testbed/groundwork_testbed/standins/files/mongo-mongod.py"
 PASSWORD = "canary-mongo-4d"
 APP = "innova_db"
+LOOPBACK = "127.0.0.1"
 
 
 @contextmanager
-def run_server(storage: Path, port: int, *options: str) -> Iterator[None]:
-    """The server, for the length of the block."""
-    argv = [str(Path(sys.executable).with_name("secantusd-py")), "--host", "127.0.0.1", "--port", str(port)]
+def run_server(storage: Path, port: int, *options: str, host: str = LOOPBACK) -> Iterator[None]:
+    """The server, which listens on *host*, for the length of the block."""
+    argv = [str(Path(sys.executable).with_name("secantusd-py")), "--host", host, "--port", str(port)]
     argv += ["--storage-path", str(storage), "--cache-size", "64M", *options]
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=storage) as server:
         try:
@@ -59,32 +60,37 @@ class MongoServer:
     port: int
     client: Any
     login: bool
+    host: str = LOOPBACK
 
     def options(self, **more: Any) -> dict[str, Any]:
         """The login options of a module."""
         login = {"login_user": "root", "login_password": PASSWORD} if self.login else {}
-        return {"login_port": self.port, **login, **more}
+        host = {"login_host": self.host} if self.host != LOOPBACK else {}
+        return {**host, "login_port": self.port, **login, **more}
 
     def tool_login(self, folder: Path) -> list[str]:
         """The login options of MongoDB's own tools; the password is in a file in *folder*, not among the arguments."""
         login = f"root:{PASSWORD}@" if self.login else ""
         config = folder / "mongo-tools.yml"
         config.touch(0o600)
-        config.write_text(f"uri: mongodb://{login}127.0.0.1:{self.port}/?directConnection=true&authSource=admin\n")
+        config.write_text(f"uri: mongodb://{login}{self.host}:{self.port}/?directConnection=true&authSource=admin\n")
         return [f"--config={config}"]
 
 
 @contextmanager
-def replica_set(storage: Path, *options: str) -> Iterator[MongoServer]:
+def replica_set(storage: Path, *options: str, host: str = LOOPBACK) -> Iterator[MongoServer]:
     """A replica set of one member that wants a login: root knows all, app is the owner of APP and known only there."""
     port = free_port()
-    with run_server(storage, port), pymongo.MongoClient("127.0.0.1", port, serverSelectionTimeoutMS=20000) as client:
+    with run_server(storage, port), pymongo.MongoClient(LOOPBACK, port, serverSelectionTimeoutMS=20000) as client:
         client.admin.command("createUser", "root", pwd=PASSWORD, roles=["root"])
         client[APP].command("createUser", "app", pwd=PASSWORD, roles=[{"role": "dbOwner", "db": APP}])
     login = {"username": "root", "password": PASSWORD, "serverSelectionTimeoutMS": 20000}
-    with run_server(storage, port, "--auth", *options), pymongo.MongoClient("127.0.0.1", port, **login) as client:
+    with (
+        run_server(storage, port, "--auth", *options, host=host),
+        pymongo.MongoClient(host, port, directConnection=True, **login) as client,
+    ):
         client.admin.command("ping")
-        yield MongoServer(port, client, login=True)
+        yield MongoServer(port, client, login=True, host=host)
 
 
 @contextmanager
@@ -93,7 +99,7 @@ def standalone(storage: Path) -> Iterator[MongoServer]:
     port = free_port()
     with (
         run_server(storage, port, "--standalone"),
-        pymongo.MongoClient("127.0.0.1", port, serverSelectionTimeoutMS=20000) as client,
+        pymongo.MongoClient(LOOPBACK, port, serverSelectionTimeoutMS=20000) as client,
     ):
         client.admin.command("ping")
         yield MongoServer(port, client, login=False)
@@ -112,7 +118,7 @@ class Wire:
         self.reached = threading.Event()
         self._to, self._word, self._left, self._cut = port, word, nth, cut
         self._spoil = spoil
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((LOOPBACK, 0))
         self.port: int = self._listener.getsockname()[1]
         self._sockets: list[socket.socket] = []
 
@@ -130,7 +136,7 @@ class Wire:
         with suppress(OSError):
             while True:
                 client, _address = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._to))
+                server = socket.create_connection((LOOPBACK, self._to))
                 self._sockets += [client, server]
                 threading.Thread(target=self._forward, args=(client, server, self._word), daemon=True).start()
                 threading.Thread(target=self._forward, args=(server, client, None), daemon=True).start()
