@@ -31,10 +31,10 @@ collection.install()
 
 from support.modules import ModuleRunner
 from support.mongo import MongoServer, replica_set
-from support.mongo_dumps import differences
+from support.mongo_dumps import MONGODUMP, differences
 from support.mongo_sets import NAME, MongoSets
 
-FIXTURE = ROOT / "tests" / "fixtures" / "mongodump" / "plain" / "fixture_db"
+FIXTURE = MONGODUMP / "plain" / "fixture_db"
 ORIGIN, COPY = "fixture_db", "fixture_copy"
 TOOLS = ("mongodump", "mongorestore")
 EQUAL, DIFFERENT, NOTHING_COMPARED = 0, 1, 2

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TypeVar
 
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import InputError
@@ -34,13 +35,12 @@ def read_ahead(source: Generator[T, None, None]) -> Iterator[T]:
 
     Raises what *source* raises, after all that came before.
     """
-    end = object()
     try:
         with ThreadPoolExecutor(1) as pool:
-            fetched = pool.submit(next, source, end)
-            while (found := fetched.result()) is not end:
-                fetched = pool.submit(next, source, end)
-                yield found  # type: ignore[misc]  # mypy does not narrow by a sentinel
+            fetched = pool.submit(list, islice(source, 1))
+            while found := fetched.result():
+                fetched = pool.submit(list, islice(source, 1))
+                yield from found
     finally:
         source.close()
 

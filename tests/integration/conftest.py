@@ -17,6 +17,7 @@ from support.docker_host import DockerHost, fresh_host
 from support.migrations import Bench
 from support.modules import ModuleRunner
 from support.mongo import MongoServer, replica_set, standalone
+from support.mongo_sets import MongoSets
 from support.postgres import PostgresServer
 from support.postgres_container import ContainerServer, need_image
 from support.rolling import Rolling, prepare
@@ -131,6 +132,12 @@ def docker_host(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def sets(module: ModuleRunner, tmp_path_factory: pytest.TempPathFactory) -> Sets:
     """Backup sets in a folder of each test file."""
     return Sets(module, tmp_path_factory.mktemp("sets") / "sets")
+
+
+@pytest.fixture(scope="module")
+def mongo_sets(module: ModuleRunner, tmp_path_factory: pytest.TempPathFactory) -> MongoSets:
+    """Backup sets of MongoDB in a folder of each test file."""
+    return MongoSets(module, tmp_path_factory.mktemp("mongo-sets") / "sets")
 
 
 @pytest.fixture

@@ -14,15 +14,14 @@ from typing import Any
 
 import pytest
 from bson.binary import Binary
+from groundwork_testbed.constants import GATEWAY
 from support.docker_host import DockerHost, fresh_host
-from support.modules import ModuleRunner
 from support.mongo import PASSWORD, MongoServer, replica_set
-from support.mongo_dumps import differences
+from support.mongo_dumps import MONGODUMP, differences
 from support.mongo_sets import NAME, MongoSets
 from support.scenario import Playbook
 
-FIXTURE = Path(__file__).resolve().parents[1] / "fixtures" / "mongodump" / "plain" / "fixture_db"
-TESTBED = "198.18.0.1"  # this machine, as its hosts see it
+FIXTURE = MONGODUMP / "plain" / "fixture_db"
 DRIVER = {"name": "groundwork.backend.backup", "tasks_from": "mongo"}
 SETS = "/root/sets"
 
@@ -30,7 +29,7 @@ SETS = "/root/sets"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
     """A replica set of one member on this machine that the host reaches."""
-    with replica_set(tmp_path_factory.mktemp("mongo-debian12"), host=TESTBED) as one:
+    with replica_set(tmp_path_factory.mktemp("mongo-debian12"), host=GATEWAY) as one:
         yield one
 
 
@@ -47,11 +46,6 @@ def host(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docke
         assert run.rc == 0, run.output
         assert one.sh("python3 -c 'import pymongo; print(pymongo.version)'").startswith("3.11.")
         yield one
-
-
-@pytest.fixture
-def mongo_sets(module: ModuleRunner, tmp_path: Path) -> MongoSets:
-    return MongoSets(module, tmp_path / "sets")
 
 
 def test_a_dump_of_mongodump_is_restored_and_dumped_again(

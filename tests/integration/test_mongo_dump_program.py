@@ -15,13 +15,12 @@ from typing import Any
 import pytest
 from support.modules import ModuleRunner
 from support.mongo import APP, PASSWORD, MongoServer
+from support.mongo_dumps import MONGODUMP
 from support.mongo_sets import NAME, MongoSets
 from support.postgres import free_port
 from support.processes import environments, require_in_no_command_line, wait_for
 
-FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
-STANDIN = FIXTURES / "mongodump-stand-in"
-REAL = FIXTURES / "mongodump"
+STANDIN = MONGODUMP.with_name("mongodump-stand-in")
 Dump = Callable[..., dict[str, Any]]
 
 
@@ -115,7 +114,7 @@ def test_what_the_real_mongodump_wrote_is_read_without_pymongo(dump: Dump, tmp_p
     hidden.mkdir()
     for name in ("pymongo", "bson"):
         (hidden / f"{name}.py").write_text("raise ImportError('not on this host')\n")
-    copied = {"MONGODUMP_COPY": str(REAL / kind / "fixture_db"), "PYTHONPATH": str(hidden)}
+    copied = {"MONGODUMP_COPY": str(MONGODUMP / kind / "fixture_db"), "PYTHONPATH": str(hidden)}
     result = dump(database="fixture_db", engine="auto", gzip=kind == "gzip", more_env=copied)
     assert result.get("changed") is True, result
     component = result["component"]
@@ -125,7 +124,7 @@ def test_what_the_real_mongodump_wrote_is_read_without_pymongo(dump: Dump, tmp_p
     assert sum(component["counts"].values()) == 97
     assert component["views"] == ["only_small"]
     assert component["server_version"] == "8.2.11"
-    assert len(component["files"]) == len(list((REAL / kind / "fixture_db").iterdir()))
+    assert len(component["files"]) == len(list((MONGODUMP / kind / "fixture_db").iterdir()))
     nothing = {**copied, "PATH": "/usr/bin:/bin"}
     without = dump(database="fixture_db", engine="auto", dest=str(tmp_path / "other"), more_env=nothing)
     assert "Neither the Python library pymongo nor a usable mongodump was found" in without["msg"]
@@ -174,7 +173,7 @@ def test_a_database_without_collections(dump: Dump) -> None:
 def test_a_connection_string_goes_to_the_program_and_nowhere_else(dump: Dump, mongo: MongoServer) -> None:
     """Nor does a password that the program quotes."""
     uri = f"mongodb://app:{PASSWORD}@127.0.0.1:{mongo.port}/?authSource={APP}&directConnection=true"
-    none = dict.fromkeys(("login_user", "login_password", "login_port"))
+    none = dict.fromkeys(("login_user", "login_password", "login_host", "login_port"))
     failed = dump(**none, login_uri=uri, more_env={"MONGODUMP_DO": "fail", "MONGODUMP_QUOTE": f"app:{PASSWORD}@"})
     assert "uri app:********@ was not understood" in failed["msg"]
     assert dump(**none, login_uri=uri)["component"]["counts"]["orders"] == 300
@@ -189,8 +188,7 @@ def test_the_program_ends_with_the_module(
     process = start(MONGODUMP_DO="hang", MONGODUMP_PID=str(told))
     wait_for(lambda: told.exists() and told.read_text() != "", "the program was not started")
     require_in_no_command_line(PASSWORD, process)
-    seen = environments()
-    assert not [pid for pid in (process.pid, int(told.read_text())) if PASSWORD in seen[pid]]
+    assert not [line for line in environments().values() if PASSWORD in line]
     process.send_signal(ending)
     process.communicate(timeout=60)
     wait_for(lambda: not Path(f"/proc/{told.read_text()}").exists(), "the program goes on")

@@ -17,10 +17,9 @@ import pytest
 from support.backup_sets import copied, retold
 from support.modules import ModuleRunner
 from support.mongo import APP, PASSWORD, MongoServer, Wire
-from support.mongo_dumps import differences
+from support.mongo_dumps import MONGODUMP, differences
 from support.mongo_sets import NAME, MongoSets
 
-FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "mongodump"
 LARGE = bson.encode({"_id": 1, "text": "x" * ((16 << 20) - 30)})
 INVALID = bson.encode({"_id": 2, "text": "abcd"}).replace(b"abcd", b"a\xff\xfed")  # MongoDB would take it
 ODD = ("a/b", "a?b", "with space", "l" * 200)
@@ -79,11 +78,6 @@ class Bench:
     def databases(self) -> set[str]:
         """Those of this test."""
         return {name for name in self.server.client.list_database_names() if name.startswith(self.live)}
-
-
-@pytest.fixture(scope="module")
-def mongo_sets(module: ModuleRunner, tmp_path_factory: pytest.TempPathFactory) -> MongoSets:
-    return MongoSets(module, tmp_path_factory.mktemp("mongo-sets") / "sets")
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +151,7 @@ def test_a_dump_of_mongodump(
     module: ModuleRunner, mongo: MongoServer, mongo_sets: MongoSets, tmp_path: Path, kind: str
 ) -> None:
     """Is restored, and a dump of the restored database has the same bytes, and the same metadata but for the uuid."""
-    given = FIXTURES / kind / "fixture_db"
+    given = MONGODUMP / kind / "fixture_db"
     target = f"fixture_{kind}"
     bench = Bench(module, mongo, mongo_sets.of_files(given, "fixture_db"), "fixture_db")
     result = bench.done("stage", target=target)
@@ -167,7 +161,7 @@ def test_a_dump_of_mongodump(
     options = mongo.options(database=target, dest=str(tmp_path / "mongo"), gzip=False)
     dumped = module("mongo_dump", options)
     assert dumped["component"]["counts"] == result["counts"]
-    assert differences(FIXTURES / "plain" / "fixture_db", tmp_path / "mongo" / target) == []
+    assert differences(MONGODUMP / "plain" / "fixture_db", tmp_path / "mongo" / target) == []
     mongo.client.drop_database(target)
 
 

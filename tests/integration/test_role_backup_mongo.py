@@ -40,10 +40,7 @@ class Role:
             "backup_stack": STACK, "backup_base_dir": str(self.folder), "backup_components": [component],
             "backup_keep": {"last": KEEP}, "backup_current": str(self.folder / "current"), "ansible_become": False,
         }  # fmt: skip
-        # In a file: other tests look for the password in the arguments of all processes meanwhile.
-        variables = self.folder / "variables.json"
-        variables.write_text(json.dumps(given))
-        run = self.playbooks([_task(file, more) for file, more in steps], "-vvv", "-e", f"@{variables}")
+        run = self.playbooks([_task(file, more) for file, more in steps], "-vvv", "-e", json.dumps(given))
         assert PASSWORD not in run.output
         return run
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -22,7 +23,8 @@ from support.collection import ROOT
 from support.postgres import free_port
 
 STANDIN = ROOT / "tests/testbed/groundwork_testbed/standins/files/mongo-mongod.py"
-PASSWORD = "canary-mongo-4d"
+# Each process has its own: tests beside it look for theirs in the arguments and environments of all processes.
+PASSWORD = f"canary-mongo-{secrets.token_hex(4)}"
 APP = "innova_db"
 LOOPBACK = "127.0.0.1"
 
@@ -65,8 +67,7 @@ class MongoServer:
     def options(self, **more: Any) -> dict[str, Any]:
         """The login options of a module."""
         login = {"login_user": "root", "login_password": PASSWORD} if self.login else {}
-        host = {"login_host": self.host} if self.host != LOOPBACK else {}
-        return {**host, "login_port": self.port, **login, **more}
+        return {"login_host": self.host, "login_port": self.port, **login, **more}
 
     def tool_login(self, folder: Path) -> list[str]:
         """The login options of MongoDB's own tools; the password is in a file in *folder*, not among the arguments."""

@@ -9,6 +9,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from support.collection import ROOT
+
+# What mongodump wrote of a made-up database, plain and with gzip.
+MONGODUMP = ROOT / "tests" / "fixtures" / "mongodump"
 GZIP, DATA, METADATA = ".gz", ".bson", ".metadata.json"
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,16 +18,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from support.certificates import Authority
-from support.collection import ROOT
-from support.docker_host import DockerHost
-from support.postgres import free_port
-
-sys.path.insert(0, str(ROOT / "tests" / "testbed"))
-
 from groundwork_testbed.constants import GATEWAY
 from groundwork_testbed.registry import program
 from groundwork_testbed.state import State, default_root
+
+from support.certificates import Authority
+from support.docker_host import DockerHost
+from support.postgres import free_port
 
 _HASH = "chomp(my $given = <STDIN>); print crypt($given, q($2b$05$abcdefghijklmnopqrstuu))"  # the registry takes bcrypt
 

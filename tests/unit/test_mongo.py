@@ -18,6 +18,7 @@ from bson.binary import Binary
 from bson.regex import Regex
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support.mongo_dumps import MONGODUMP
 
 from ansible_collections.groundwork.backend.plugins.module_utils._artifact import ArtifactWriter, read_entry
 from ansible_collections.groundwork.backend.plugins.module_utils._errors import DependencyError, InputError, StateError
@@ -46,14 +47,13 @@ from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_s
 from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_stage import is_complete, own_indexes
 from ansible_collections.groundwork.backend.plugins.module_utils._mongorestore_swap import live_names, moves
 
-DUMP = Path(__file__).resolve().parents[1] / "fixtures" / "mongodump"
-METADATA = sorted((DUMP / "plain" / "fixture_db").glob("*.metadata.json"))
+METADATA = sorted((MONGODUMP / "plain" / "fixture_db").glob("*.metadata.json"))
 NAMES = ["every_type", "with space", "a/b", "per%cent", "ümlaut", "dots.in.name", "x" * 240]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_names_are_those_of_mongodump(name: str) -> None:
-    assert (DUMP / "plain" / "fixture_db" / f"{file_stem(name)}.bson").is_file()
+    assert (MONGODUMP / "plain" / "fixture_db" / f"{file_stem(name)}.bson").is_file()
 
 
 def test_a_name_is_cut_when_it_is_longer_than_238_bytes() -> None:
@@ -180,7 +180,7 @@ def test_restrictions_of_a_role_are_dumped_as_they_are_stored() -> None:
 
 
 def test_prelude() -> None:
-    written = (DUMP / "plain" / "fixture_db" / "prelude.json").read_bytes()
+    written = (MONGODUMP / "plain" / "fixture_db" / "prelude.json").read_bytes()
     assert encode_prelude("8.2.11", "built-without-version-string") == written
 
 

@@ -8,10 +8,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.mongo_dumps import differences
+from support.mongo_dumps import MONGODUMP, differences
 
-DUMPS = Path(__file__).resolve().parents[1] / "fixtures" / "mongodump"
-PLAIN = DUMPS / "plain" / "fixture_db"
+PLAIN = MONGODUMP / "plain" / "fixture_db"
 EVERY = "every_type.metadata.json"
 
 
@@ -21,7 +20,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 def test_the_same_dump_with_and_without_compression_is_equal() -> None:
-    assert differences(PLAIN, DUMPS / "gzip" / "fixture_db") == []
+    assert differences(PLAIN, MONGODUMP / "gzip" / "fixture_db") == []
 
 
 def test_another_uuid_and_another_order_of_an_indexs_settings_are_equal(copy: Path) -> None:

@@ -4,14 +4,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "testbed"))
-
 from groundwork_testbed.errors import TestbedError
 from groundwork_testbed.hosts import CAPABILITIES, check_name
 from groundwork_testbed.inventory import render_inventory

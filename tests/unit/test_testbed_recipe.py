@@ -5,14 +5,10 @@
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "testbed"))
-
 from groundwork_testbed.machine import extra_certificates, portable_pip_settings
 from groundwork_testbed.recipe import HASH_LENGTH, content_hash
 from groundwork_testbed.registry import repository

@@ -16,7 +16,8 @@ from testinfra.host import Host
 
 CANARY = "7f3c9a-canary"
 METRICS = "/var/lib/groundwork-metrics"
-RUN = "/usr/local/lib/groundwork/notes/run"
+LIB = "/usr/local/lib/groundwork/notes"
+RUN = f"{LIB}/run"
 HEARD = "/run/heartbeats"
 SILENT = "/run/heartbeats-unanswered"
 SERVER = f"""
@@ -189,6 +190,17 @@ def test_nobody_but_root_reads_the_address(host: Host) -> None:
 def test_the_second_run_changes_nothing(scheduled: Playbook) -> None:
     run = scheduled("molecule/backup/backups.yml", **settings())
     assert (run.rc, run.changed) == (0, 0), run.output
+
+
+def test_check_mode_foresees_a_new_version_of_the_collection(host: Host, scheduled: Playbook) -> None:
+    """Here an old one: a file of the host's copy is another one."""
+    version, path = (f"{LIB}/{name}/ansible_collections/groundwork/backend/galaxy.yml" for name in ("current", "next"))
+    host.check_output("sudo sh -c %s", f"echo '# old' >{path}.old && mv {path}.old {path}")
+    foretold = scheduled("molecule/backup/backups.yml", "--check", **settings())
+    assert (foretold.rc, foretold.changed) == (0, 1), foretold.output
+    run = scheduled("molecule/backup/backups.yml", **settings())
+    assert (run.rc, run.changed) == (0, 1), run.output
+    assert host.run("sudo cmp %s %s", version, path).rc == 0
 
 
 def test_a_time_that_is_none_is_refused(scheduled: Playbook) -> None:
