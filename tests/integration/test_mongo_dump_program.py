@@ -173,7 +173,7 @@ def test_a_database_without_collections(dump: Dump) -> None:
 def test_a_connection_string_goes_to_the_program_and_nowhere_else(dump: Dump, mongo: MongoServer) -> None:
     """Nor does a password that the program quotes."""
     uri = f"mongodb://app:{PASSWORD}@127.0.0.1:{mongo.port}/?authSource={APP}&directConnection=true"
-    none = dict.fromkeys(("login_user", "login_password", "login_host", "login_port"))
+    none = dict.fromkeys(mongo.options())
     failed = dump(**none, login_uri=uri, more_env={"MONGODUMP_DO": "fail", "MONGODUMP_QUOTE": f"app:{PASSWORD}@"})
     assert "uri app:********@ was not understood" in failed["msg"]
     assert dump(**none, login_uri=uri)["component"]["counts"]["orders"] == 300
